@@ -1,0 +1,65 @@
+"""The agent that plans in imagination."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, SpaceCodec
+from loopwm.core import RESULTS, AbstractDepthRule
+from loopwm.models import AbstractWorldModel, Networks, Normalizer
+from loopwm.planning import AbstractPlanner, NetworksModel
+
+
+class PlanningAgent(AbstractAgent):
+    """Encodes the observation, plans in latent space, takes the plan's first action."""
+
+    networks: Networks
+    """Trained networks, their constrained weights resolved."""
+    normalizer: Normalizer
+    planner: AbstractPlanner
+    discount: float = eqx.field(static=True)
+    spaces: SpaceCodec = eqx.field(static=True)
+    rule: AbstractDepthRule | None = None
+    """Depth of imagined transitions; the model's own when None."""
+
+    @property
+    def world_model(self) -> AbstractWorldModel:
+        """The world model it plans with."""
+        return self.networks.world_model
+
+    def _cold_memory(self, batch: int) -> Float[Array, "batch horizon action"]:
+        cold = self.planner.cold_start()
+        return jnp.broadcast_to(cold, (batch, *cold.shape))
+
+    def _decide(
+        self, observation: np.ndarray, state: AgentState, explore: bool
+    ) -> tuple[Array, AgentState]:
+        return _plan_batch(
+            (self.networks, self.normalizer, self.planner, self.rule, self.discount),
+            observation,
+            state.key,
+            state.memory,
+            np.asarray(explore),
+        )
+
+
+@eqx.filter_jit
+def _plan_batch(parts, observation, key, memory, explore) -> tuple[Array, AgentState]:
+    """One compiled call a decision, for the whole batch of environments."""
+    networks, normalizer, planner, rule, discount = parts
+    model = NetworksModel(networks, rule, discount, networks.policy.action_size)
+    key, key_plans = jax.random.split(key)
+
+    def one(o, warm_start, plan_key):
+        z = model.networks.world_model.encode(normalizer(o))
+        return planner(model, z, warm_start, explore, key=plan_key)
+
+    plan = jax.vmap(one)(observation, memory, jax.random.split(key_plans, len(observation)))
+    stats = DecisionStats(
+        loops=plan.stats.loops,
+        score=plan.stats.best,
+        finite=plan.result == RESULTS.successful,
+    )
+    return plan.value, AgentState(key=key, memory=plan.warm_start, stats=stats)

@@ -1,0 +1,93 @@
+"""Makes environments by id, with errors that teach."""
+
+import functools
+from collections.abc import Callable
+
+import gymnasium as gym
+
+from loopwm.envs.guard import GuardedEnv
+from loopwm.errors import UsageError
+
+EnvSource = str | Callable[[], gym.Env]
+"""A Gymnasium id ("CartPole-v1", "my_module:MyEnv-v0") or a function that makes an environment."""
+
+
+def env_name(source: EnvSource) -> str:
+    """The name of an environment for files and messages."""
+    return source if isinstance(source, str) else getattr(source, "__name__", repr(source))
+
+
+def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
+    """Makes one guarded environment.
+
+    Args:
+        source: id or function.
+        render_mode: Gymnasium render mode.
+
+    Returns:
+        The environment; its faults are raised as `RunFailure`.
+
+    Raises:
+        UsageError: unknown id, module that cannot be imported, missing package.
+    """
+    name = env_name(source)
+    try:
+        if not isinstance(source, str):
+            env = source()
+        elif render_mode is None:
+            env = gym.make(source, disable_env_checker=True)
+        else:
+            env = gym.make(source, render_mode=render_mode, disable_env_checker=True)
+    except gym.error.DependencyNotInstalled as error:
+        raise UsageError(f"{name} needs a package that is not installed: {_hint(error)}") from error
+    except gym.error.Error as error:
+        raise UsageError(
+            f"There is no environment '{name}' ({_one_line(error)}); `loopwm envs` lists the "
+            "known ones, and your own is given as module:Id."
+        ) from error
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{name} could not be imported ({_one_line(error)}); install the package or run from "
+            "the folder that holds the module."
+        ) from error
+    if not isinstance(env, gym.Env):
+        raise UsageError(
+            f"{name} made a {type(env).__name__}, not a gymnasium.Env; return an environment."
+        )
+    return GuardedEnv(env, name)
+
+
+def make_vector(source: EnvSource, count: int, *, same_step: bool = False) -> gym.vector.VectorEnv:
+    """Makes several environments stepped together in this process.
+
+    Args:
+        source: id or function.
+        count: number of environments.
+        same_step: reset an environment in the step that ends its episode, instead of the next.
+
+    Returns:
+        The vector environment.
+    """
+    mode = gym.vector.AutoresetMode
+    return gym.vector.SyncVectorEnv(
+        [functools.partial(make, source)] * count,
+        autoreset_mode=mode.SAME_STEP if same_step else mode.NEXT_STEP,
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _hint(error: BaseException) -> str:
+    text = _one_line(error)
+    if "mujoco" in text.lower():
+        return f'{text}; install it with pip install "loopwm[mujoco]".'
+    return f"{text}; install it and try again."
+
+
+
+
+def registered() -> list[str]:
+    """Ids of all environments that Gymnasium knows here, sorted."""
+    return sorted(gym.registry)

@@ -1,0 +1,49 @@
+"""Both codecs of an environment together."""
+
+import dataclasses
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from jaxtyping import Float
+
+from loopwm.envs.codec import (
+    AbstractActionCodec,
+    AbstractObservationCodec,
+    action_codec,
+    observation_codec,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spaces:
+    """How an environment's observations and actions are encoded."""
+
+    observation: AbstractObservationCodec
+    action: AbstractActionCodec
+
+    @classmethod
+    def of(cls, env: gym.Env) -> "Spaces":
+        """The codecs of a single environment's spaces.
+
+        Raises:
+            UsageError: a space is not supported; the sentence names it.
+        """
+        return cls(observation_codec(env.observation_space), action_codec(env.action_space))
+
+    def encode_observation(self, observation: Any) -> tuple[Float[np.ndarray, "batch n"], bool]:
+        """Encodes one observation or a batch.
+
+        Args:
+            observation: raw, one or a batch.
+
+        Returns:
+            Vectors of shape (batch, n), batch 1 for one observation; and whether it was a batch.
+        """
+        if self.observation.is_batch(observation):
+            return self.observation.encode(observation), True
+        return self.observation.encode(np.asarray(observation)[None]), False
+
+    def decode_action(self, u: Float[np.ndarray, "batch n"]) -> np.ndarray:
+        """Raw actions of encoded ones of shape (batch, n)."""
+        return self.action.decode(u)

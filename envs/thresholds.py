@@ -1,0 +1,16 @@
+"""The mean return at which an environment counts as solved."""
+
+import gymnasium as gym
+
+_CUSTOMARY = {"Pendulum-v1": -200.0}
+"""Environments that Gymnasium gives no threshold, with the return customary in the literature."""
+
+
+def reward_threshold(env: gym.Env) -> float | None:
+    """Gymnasium's reward threshold, the customary one where it has none, or None."""
+    spec = env.spec
+    if spec is None:
+        return None
+    if spec.reward_threshold is not None:
+        return float(spec.reward_threshold)
+    return _CUSTOMARY.get(spec.id)

@@ -1,0 +1,27 @@
+"""loopwm: looped world models with a certificate, a planner, and honest evaluation."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loopwm.run import load as load
+    from loopwm.run import resume as resume
+    from loopwm.run import train as train
+    from loopwm.stability import certify as certify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "train": "loopwm.run",
+    "resume": "loopwm.run",
+    "load": "loopwm.run",
+    "certify": "loopwm.stability",
+}
+__all__ = ["__version__", "certify", "load", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public functions when they are first used."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'loopwm' has no attribute '{name}'")

@@ -1,0 +1,21 @@
+"""The two failures a user can meet, each one sentence and an exit status."""
+
+
+class UsageError(ValueError):
+    """The request cannot be carried out as asked: bad argument, bad file, unsupported space.
+
+    The message is one sentence that says what was wrong and what to do. The command line
+    prints it and exits with status 2.
+    """
+
+    exit_status = 2
+
+
+class RunFailure(RuntimeError):
+    """A run that started properly went wrong: an environment raised, a loss became NaN.
+
+    The message is one sentence that says what happened and what is left on disk. The command
+    line prints it and exits with status 1.
+    """
+
+    exit_status = 1

@@ -1,0 +1,63 @@
+"""Plays evaluation episodes on environments of their own."""
+
+import time
+
+import numpy as np
+
+from loopwm.envs import EnvSource, Spaces, VectorStepper, make_vector
+from loopwm.errors import RunFailure
+from loopwm.training import Actor, EvaluationResult
+
+
+def run_episodes(
+    actor: Actor,
+    source: EnvSource,
+    spaces: Spaces,
+    *,
+    episodes: int,
+    seed: int,
+    max_steps: int = 10_000,
+) -> EvaluationResult:
+    """Plays episodes side by side, one planner call a step for all of them.
+
+    Args:
+        actor: the agent.
+        source: the environment; new instances are made.
+        spaces: its codecs.
+        episodes: number of episodes, each in an environment of its own.
+        seed: seed of environments and agent.
+        max_steps: an episode that the environment does not end is cut here.
+
+    Returns:
+        Undiscounted returns, mean loops, median milliseconds a decision.
+
+    Raises:
+        RunFailure: the environment failed, or a decision became NaN.
+    """
+    stepper = VectorStepper(make_vector(source, episodes), spaces)
+    try:
+        stepper.reset(seed=seed)
+        state = actor.initial_state(seed=seed, batch=episodes)
+        returns, ended = np.zeros(episodes), np.zeros(episodes, bool)
+        loops: list[float] = []
+        milliseconds: list[float] = []
+        for _ in range(max_steps):
+            began = time.perf_counter()
+            action, state = actor.act(stepper.raw, state, explore=False)
+            milliseconds.append(1e3 * (time.perf_counter() - began) / episodes)
+            if not np.all(np.asarray(state.stats.finite)):
+                raise RunFailure("A decision became NaN in evaluation; load an earlier checkpoint.")
+            loops.append(float(np.mean(np.asarray(state.stats.loops))))
+            step = stepper.step(action)
+            returns += np.where(step.real & ~ended, step.reward, 0.0)
+            ended |= step.terminated | step.truncated
+            if ended.all():
+                break
+            state = actor.restart(state, step.begun)
+    finally:
+        stepper.close()
+    return EvaluationResult(
+        returns=tuple(float(value) for value in returns),
+        loops_mean=float(np.mean(loops)),
+        decision_ms=float(np.median(milliseconds)),
+    )

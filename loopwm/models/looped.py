@@ -1,0 +1,114 @@
+"""The looped world model."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.core import AbstractDepthRule, CoreConfig, FixedDepth, LoopedCore, Solution
+from loopwm.errors import UsageError
+from loopwm.models.world_model import AbstractWorldModel, Outcome, Sizes, WorldModelBuilder
+from loopwm.nn import MLP, SoftNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopedConfig(WorldModelBuilder):
+    """Sizes of a looped world model."""
+
+    latent: int = 48
+    """Size of the latent state z."""
+    hidden: int = 64
+    """Width of encoder, decoder and outcome head."""
+    depth: int = 4
+    """T: loops per imagined transition."""
+    core: CoreConfig = CoreConfig()
+    """The looped core."""
+
+    def __post_init__(self):
+        """Refuses sizes below 1."""
+        for name in ("latent", "hidden", "depth"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"model.{name} is {getattr(self, name)}; it needs to be at least 1."
+                )
+
+    def build(self, sizes: Sizes, *, key: PRNGKeyArray) -> "LoopedWorldModel":
+        """Builds the model for an environment's sizes."""
+        return LoopedWorldModel(sizes, self, key=key)
+
+
+class LoopedWorldModel(AbstractWorldModel):
+    r"""Encoder, looped core, heads.
+
+    $$z = \mathrm{SoftNorm}(E(o)), \qquad
+    z' = \mathrm{SoftNorm}(z + \mathrm{Core}(z, u)),$$
+
+    so every latent state, encoded or imagined, lies in the ball of radius R = √latent for every
+    horizon and every action sequence. The inner loop carries a certificate of contraction; the
+    outer map z → z' is bounded, and may expand.
+
+    Source: LoopWM (arXiv 2606.18208).
+    """
+
+    encoder: MLP
+    core: LoopedCore
+    decoder: MLP
+    head: MLP
+    bound: SoftNorm
+    depth: int = eqx.field(static=True)
+    latent: int = eqx.field(static=True)
+
+    def __init__(self, sizes: Sizes, config: LoopedConfig, *, key: PRNGKeyArray):
+        """Builds the model.
+
+        Args:
+            sizes: sizes of observation and action vectors.
+            config: sizes of the model.
+            key: PRNG key.
+        """
+        key_encoder, key_core, key_decoder, key_head = jax.random.split(key, 4)
+        latent, hidden = config.latent, config.hidden
+        self.encoder = MLP(sizes.observation, latent, width=hidden, key=key_encoder)
+        self.core = LoopedCore(latent, sizes.action, config.core, key=key_core)
+        self.decoder = MLP(latent, sizes.observation, width=hidden, key=key_decoder)
+        self.head = MLP(2 * latent + sizes.action, 2, width=hidden, key=key_head)
+        self.bound = SoftNorm(float(np.sqrt(latent)))
+        self.depth = config.depth
+        self.latent = latent
+
+    def encode(self, observation: Float[Array, " observation"]) -> Float[Array, " latent"]:
+        """z_t of shape (latent,) in the ball of radius R from o_t of shape (observation,)."""
+        return self.bound(self.encoder(observation))
+
+    def transition(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        rule: AbstractDepthRule | None = None,
+    ) -> Solution[Float[Array, " latent"]]:
+        """One imagined transition; z' = SoftNorm(z + Core(z, u)), shape (latent,)."""
+        inner = self.core(z, u, FixedDepth(self.depth) if rule is None else rule)
+        return Solution(
+            value=self.bound(z + inner.value), result=inner.result, stats=inner.stats
+        )
+
+    def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:
+        """Normalised observation, shape (observation,)."""
+        return self.decoder(z)
+
+    def outcome(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        z_next: Float[Array, " latent"],
+    ) -> Outcome:
+        """Reward and continuation from one fused head over [z_t, u_t, z_{t+1}]."""
+        reward, logit = self.head(jnp.concatenate([z, u, z_next]))
+        return Outcome(reward=reward, continuation_logit=logit)
+
+    def core_module(self) -> LoopedCore:
+        """The looped core."""
+        return self.core

@@ -1,0 +1,59 @@
+"""The networks that are trained together: world model, critic, policy."""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.models.policy import AbstractPolicy, CategoricalPolicy, GaussianPolicy
+from loopwm.models.value import Critic, ValueConfig
+from loopwm.models.world_model import AbstractWorldModel, Sizes, WorldModelBuilder
+
+
+class Networks(eqx.Module):
+    """Everything trained by gradient."""
+
+    world_model: AbstractWorldModel
+    critic: Critic
+    policy: AbstractPolicy
+
+    def value(
+        self, z: Float[Array, " latent"], *, key: PRNGKeyArray
+    ) -> Float[Array, "2"]:
+        """State value under the policy by both critics, normalised units, shape (2,)."""
+        actions, weights, _ = self.policy.weighted_actions(z, key=key)
+        return weights @ jax.vmap(lambda u: self.critic.values(z, u))(actions)
+
+
+def build_networks(
+    builder: WorldModelBuilder,
+    heads: ValueConfig,
+    sizes: Sizes,
+    *,
+    discrete: bool,
+    key: PRNGKeyArray,
+) -> Networks:
+    """Builds world model, critic and policy for an environment.
+
+    Args:
+        builder: configuration of the world model.
+        heads: sizes of critic and policy.
+        sizes: sizes of observation and action vectors.
+        discrete: whether actions are one-hot.
+        key: PRNG key.
+
+    Returns:
+        Freshly initialised networks.
+    """
+    key_model, key_critic, key_policy = jax.random.split(key, 3)
+    world_model = builder.build(sizes, key=key_model)
+    policy = CategoricalPolicy if discrete else GaussianPolicy
+    return Networks(
+        world_model=world_model,
+        critic=Critic(world_model.latent, sizes.action, heads, key=key_critic),
+        policy=policy(world_model.latent, sizes.action, heads, key=key_policy),
+    )
+
+
+def count_parameters(module: object) -> int:
+    """Number of trainable scalars in a module."""
+    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array)))

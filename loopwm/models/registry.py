@@ -1,0 +1,8 @@
+"""World models by name; a further one is a file and a line here."""
+
+from loopwm.models.looped import LoopedConfig
+from loopwm.models.world_model import WorldModelBuilder
+
+WORLD_MODELS: dict[str, type[WorldModelBuilder]] = {
+    "looped": LoopedConfig,
+}

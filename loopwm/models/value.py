@@ -1,0 +1,110 @@
+"""Values as categorical distributions over a bounded range, and the critic."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.errors import UsageError
+from loopwm.nn import MLP
+
+
+class ValueSupport(eqx.Module):
+    r"""Histogram over normalised returns in [−1, 1].
+
+    A value is $V' = (1-\gamma) V / r_{max}$, the discounted average reward over the largest
+    absolute reward, which cannot leave [−1, 1]. A target is smoothed by a Gaussian before it is
+    put in bins (HL-Gauss); the cross-entropy with it is robust to the scale of rewards.
+
+    Source: Farebrother et al. 2024, "Stop Regressing: Training Value Functions via
+        Classification for Scalable Deep RL" (arXiv 2403.03950), section 3.1.
+    """
+
+    bins: int = eqx.field(static=True)
+    """Number of bins."""
+    spread: float = eqx.field(static=True, default=0.75)
+    """Standard deviation of the smoothing, in bin widths."""
+
+    def _edges(self) -> Float[Array, " edges"]:
+        # One bin of margin on each side, so that −1 and 1 can be expressed without bias.
+        width = 2.0 / (self.bins - 2)
+        return jnp.linspace(-1.0 - width, 1.0 + width, self.bins + 1)
+
+    def target(self, value: Float[Array, ""]) -> Float[Array, " bins"]:
+        """Probabilities of shape (bins,) of a scalar value, clipped to [−1, 1]."""
+        edges = self._edges()
+        sigma = self.spread * (edges[1] - edges[0])
+        below = jax.scipy.special.ndtr((edges - jnp.clip(value, -1.0, 1.0)) / sigma)
+        return jnp.diff(below) / (below[-1] - below[0])
+
+    def mean(self, logits: Float[Array, " bins"]) -> Float[Array, ""]:
+        """Expected value of the distribution with logits of shape (bins,), scalar."""
+        edges = self._edges()
+        return jax.nn.softmax(logits) @ (0.5 * (edges[1:] + edges[:-1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueConfig:
+    """Sizes of critic and policy."""
+
+    hidden: int = 64
+    """Width of the hidden layers."""
+    depth: int = 2
+    """Hidden layers."""
+    bins: int = 51
+    """Bins of the value distribution."""
+
+    def __post_init__(self):
+        """Refuses sizes that cannot be built."""
+        if self.hidden < 1 or self.depth < 1 or self.bins < 5:
+            raise UsageError(
+                f"heads.hidden, depth and bins are {self.hidden}, {self.depth} and {self.bins}; "
+                "give at least 1, 1 and 5."
+            )
+
+
+class Critic(eqx.Module):
+    """Two action-value networks Q(z, u) as distributions over normalised returns."""
+
+    members: MLP
+    """Parameters of both networks, stacked on a leading axis of 2."""
+    support: ValueSupport
+
+    def __init__(self, latent: int, action: int, config: ValueConfig, *, key: PRNGKeyArray):
+        """Args: size of z, size of u, sizes of the networks, PRNG key."""
+        def build(member_key: PRNGKeyArray) -> MLP:
+            return MLP(
+                latent + action,
+                config.bins,
+                width=config.hidden,
+                depth=config.depth,
+                zero_readout=True,
+                key=member_key,
+            )
+
+        self.members = eqx.filter_vmap(build)(jax.random.split(key, 2))
+        self.support = ValueSupport(config.bins)
+
+    def logits(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"]
+    ) -> Float[Array, "2 bins"]:
+        """Logits of both networks, shape (2, bins)."""
+        x = jnp.concatenate([z, u])
+        return eqx.filter_vmap(lambda member: member(x))(self.members)
+
+    def values(self, z: Float[Array, " latent"], u: Float[Array, " action"]) -> Float[Array, "2"]:
+        """Both action values in normalised units, shape (2,), each in about [−1, 1]."""
+        return jax.vmap(self.support.mean)(self.logits(z, u))
+
+    def started_at(self, value: Float[Array, ""]) -> "Critic":
+        """The same critic, answering about `value` (scalar, normalised units) everywhere.
+
+        Used once, before the first update, with the mean reward of the data: a value that starts
+        at the return of an endless average episode has only the differences left to learn.
+        Its read-out weights are zero at the start, so the bias alone decides.
+        """
+        bias = jnp.log(self.support.target(value) + 1e-3)
+        bias = jnp.broadcast_to(bias - jnp.max(bias), self.members.readout.bias.shape)
+        return eqx.tree_at(lambda critic: critic.members.readout.bias, self, bias)

@@ -1,0 +1,92 @@
+"""The seam between a world model and everything that uses one."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.core import AbstractDepthRule, Solution
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What a world model needs to know about an environment."""
+
+    observation: int
+    """Size of the encoded, normalised observation vector."""
+    action: int
+    """Size of the encoded action vector u."""
+
+
+class Outcome(eqx.Module):
+    """What an imagined transition brings besides the next latent state."""
+
+    reward: Float[Array, ""]
+    """Predicted reward divided by the largest absolute reward seen, scalar."""
+    continuation_logit: Float[Array, ""]
+    """Logit of the probability that the task does not terminate with this step, scalar."""
+
+
+class AbstractWorldModel(eqx.Module):
+    """A latent world model; unbatched, callers vmap."""
+
+    latent: eqx.AbstractVar[int]
+    """Size of z."""
+
+    @abc.abstractmethod
+    def encode(self, observation: Float[Array, " observation"]) -> Float[Array, " latent"]:
+        """Latent state z_t of shape (latent,) of an observation o_t of shape (observation,)."""
+
+    @abc.abstractmethod
+    def transition(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        rule: AbstractDepthRule | None = None,
+    ) -> Solution[Float[Array, " latent"]]:
+        """One imagined transition z_t, u_t → z_{t+1}.
+
+        Args:
+            z: latent state z_t, shape (latent,).
+            u: encoded action u_t, shape (action,).
+            rule: how many loops; the model's own depth when left out. Models without loops
+                ignore it and report one loop.
+
+        Returns:
+            z_{t+1} of shape (latent,) with loop statistics.
+        """
+
+    @abc.abstractmethod
+    def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:
+        """Normalised observation of shape (observation,) at latent state z of shape (latent,)."""
+
+    @abc.abstractmethod
+    def outcome(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        z_next: Float[Array, " latent"],
+    ) -> Outcome:
+        """Reward r_t and continuation of the transition z_t, u_t → z_{t+1}."""
+
+    @abc.abstractmethod
+    def core_module(self) -> Any:
+        """The part that computes the latent transition: what parameter efficiency counts."""
+
+
+class WorldModelBuilder(abc.ABC):
+    """Configuration of a world model, which builds it."""
+
+    @abc.abstractmethod
+    def build(self, sizes: Sizes, *, key: PRNGKeyArray) -> AbstractWorldModel:
+        """Builds the model for an environment's sizes.
+
+        Args:
+            sizes: sizes of observation and action vectors.
+            key: PRNG key.
+
+        Returns:
+            A freshly initialised world model.
+        """

@@ -1,0 +1,149 @@
+"""Layers that declare a Lipschitz constant."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.nn.parametrization import AbstractParametrization, SpectralCap, array_of
+from loopwm.stability import exact_norm
+
+
+class AbstractLipschitz(eqx.Module):
+    """A layer whose Lipschitz constant in its first argument is known, in the 2-norm."""
+
+    @abc.abstractmethod
+    def lipschitz(self) -> float:
+        """An upper bound of the constant for the weights as they are, from float64 SVD."""
+
+
+class CappedLinear(AbstractLipschitz):
+    r"""$y = Wx + b$ with $\|W\|_2 \le c$ at every step of training."""
+
+    weight: Array | AbstractParametrization
+    """W, shape (outputs, inputs)."""
+    bias: Float[Array, " outputs"]
+    """b, shape (outputs,)."""
+
+    def __init__(self, inputs: int, outputs: int, *, cap: float = 1.0, key: PRNGKeyArray):
+        """Starts from Gaussian weights of variance 1/inputs and zero bias.
+
+        Args:
+            inputs: size of x.
+            outputs: size of y.
+            cap: c, the largest spectral norm allowed, positive.
+            key: PRNG key.
+        """
+        free = jax.random.normal(key, (outputs, inputs)) / np.sqrt(inputs)
+        self.weight = SpectralCap(free, cap)
+        self.bias = jnp.zeros(outputs)
+
+    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        """Maps x of shape (inputs,) to shape (outputs,)."""
+        return array_of(self.weight) @ x + self.bias
+
+    def lipschitz(self) -> float:
+        """‖W‖₂."""
+        return exact_norm(np.asarray(array_of(self.weight)))
+
+
+class ConvexPotential(AbstractLipschitz):
+    r"""Residual MLP layer with constant 1 and input injection.
+
+    $$y^+ = y - S^\top \varphi(S y + U e + b), \qquad \|S\|_2 \le \sqrt 2,$$
+
+    with φ = ReLU. Its Jacobian in y is $I - S^\top D S$ with a diagonal $0 \le D \le 1$, whose
+    eigenvalues lie in $[1 - \|S\|_2^2, 1] \subseteq [-1, 1]$, so the layer is 1-Lipschitz in y
+    for every e. The injection U is free: it costs no contraction.
+
+    Source: Meunier et al. 2022, "A Dynamical System Perspective for Lipschitz Neural Networks"
+        (arXiv 2110.12690), theorem 1, with $S = \sqrt{2} W / \hat\sigma$.
+    """
+
+    weight: Array | AbstractParametrization
+    """S, shape (hidden, width)."""
+    injection: Float[Array, "hidden inputs"]
+    """U, shape (hidden, inputs)."""
+    bias: Float[Array, " hidden"]
+    """b, shape (hidden,)."""
+
+    def __init__(self, width: int, hidden: int, inputs: int, *, key: PRNGKeyArray):
+        """Starts S near the cap, U Gaussian of variance 1/inputs, b at zero.
+
+        Args:
+            width: size of y.
+            hidden: rows of S.
+            inputs: size of e.
+            key: PRNG key.
+        """
+        key_weight, key_injection = jax.random.split(key)
+        free = jax.random.normal(key_weight, (hidden, width)) / np.sqrt(width)
+        self.weight = SpectralCap(free, float(np.sqrt(2.0)))
+        self.injection = jax.random.normal(key_injection, (hidden, inputs)) / np.sqrt(inputs)
+        self.bias = jnp.zeros(hidden)
+
+    def inject(self, e: Float[Array, " inputs"]) -> Float[Array, " hidden"]:
+        """U e + b, shape (hidden,): constant inside the loop, so computed once."""
+        return self.injection @ e + self.bias
+
+    def __call__(
+        self, y: Float[Array, " width"], injected: Float[Array, " hidden"]
+    ) -> Float[Array, " width"]:
+        """One layer.
+
+        Args:
+            y: the state, shape (width,).
+            injected: U e + b from `inject`, shape (hidden,).
+
+        Returns:
+            y⁺, shape (width,).
+        """
+        s = array_of(self.weight)
+        return y - s.T @ jax.nn.relu(s @ y + injected)
+
+    def rounding(
+        self, y: Float[Array, " width"], injected: Float[Array, " hidden"]
+    ) -> Float[Array, ""]:
+        r"""Upper bound of the rounding error of one call in the 2-norm, in working precision.
+
+        With $\gamma_n = nu/(1-nu)$ the usual dot-product constant (Higham, lemma 3.1), the
+        pre-activation errs by at most $\gamma_{d+1}(\|S\|_F\|y\| + \|b\|)$, which passes through φ
+        (slope at most 1) and Sᵀ; the second product and the subtraction add their own.
+        """
+        s = array_of(self.weight)
+        unit = 0.5 * jnp.finfo(y.dtype).eps
+        hidden, width = s.shape
+        gamma_in = (width + 1) * unit / (1 - (width + 1) * unit)
+        gamma_out = (hidden + 1) * unit / (1 - (hidden + 1) * unit)
+        frobenius = jnp.linalg.norm(s)
+        size_y = jnp.linalg.norm(y)
+        size_in = frobenius * size_y + jnp.linalg.norm(injected)
+        error_in = gamma_in * size_in
+        size_out = frobenius * (size_in + error_in)
+        return frobenius * error_in + gamma_out * size_out + unit * (size_y + size_out)
+
+    def lipschitz(self) -> float:
+        """max(1, ‖S‖₂² − 1)."""
+        return max(1.0, exact_norm(np.asarray(array_of(self.weight))) ** 2 - 1.0)
+
+
+class SoftNorm(AbstractLipschitz):
+    r"""Smooth projection into a ball: $x / \sqrt{1 + \|x\|^2 / R^2}$.
+
+    1-Lipschitz (its Jacobian is a positive definite matrix with eigenvalues at most 1) and
+    bounded by R, unlike RMS normalisation, whose constant is $1/\sqrt\varepsilon$ near 0.
+    """
+
+    radius: float = eqx.field(static=True)
+    """R, positive."""
+
+    def __call__(self, x: Float[Array, " width"]) -> Float[Array, " width"]:
+        """Maps x of shape (width,) into the ball of radius R."""
+        return x * jax.lax.rsqrt(1.0 + jnp.sum(x * x) / self.radius**2)
+
+    def lipschitz(self) -> float:
+        """1."""
+        return 1.0

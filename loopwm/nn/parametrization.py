@@ -1,0 +1,57 @@
+"""Constrained weights as nodes of the module tree, computed once and then carried as arrays."""
+
+import abc
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from loopwm.stability import gram_bound
+
+Tree = TypeVar("Tree")
+
+
+class AbstractParametrization(eqx.Module):
+    """A trainable stand-in for an array that is a function of free parameters."""
+
+    @abc.abstractmethod
+    def value(self) -> Array:
+        """Returns the array that it stands for."""
+
+
+class SpectralCap(AbstractParametrization):
+    r"""A matrix held at $\|W\|_2 \le c$ by capping: $W \min(1, c/\hat\sigma)$.
+
+    $\hat\sigma$ is the Gram-iteration upper bound, so the cap holds at every step of training,
+    and a matrix already inside it is left alone.
+    """
+
+    free: Float[Array, "rows columns"]
+    """Unconstrained matrix, shape (rows, columns)."""
+    cap: float = eqx.field(static=True)
+    """c: the largest spectral norm allowed."""
+    iterations: int = eqx.field(static=True, default=6)
+    """Gram steps."""
+
+    def value(self) -> Float[Array, "rows columns"]:
+        """The capped matrix, shape (rows, columns)."""
+        bound = gram_bound(self.free, self.iterations)
+        return self.free * jnp.minimum(1.0, self.cap / jnp.where(bound > 0, bound, 1.0))
+
+
+def array_of(weight: Array | AbstractParametrization) -> Array:
+    """The array behind a weight, whether it is constrained or already resolved."""
+    return weight.value() if isinstance(weight, AbstractParametrization) else weight
+
+
+def resolve(tree: Tree) -> Tree:
+    """Replaces every constrained weight of a module by its array.
+
+    Call it once per forward pass, outside loops and rollouts: inside, the constraint would be
+    computed again at each iteration. Gradients flow through.
+    """
+    return jax.tree.map(
+        array_of, tree, is_leaf=lambda node: isinstance(node, AbstractParametrization)
+    )

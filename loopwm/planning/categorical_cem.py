@@ -1,0 +1,146 @@
+"""Cross-entropy method over sequences of discrete actions."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.core import RESULTS
+from loopwm.planning.planner import (
+    AbstractPlanner,
+    Plan,
+    PlannerBuilder,
+    PlanStats,
+    check_sizes,
+    elite_weights,
+)
+from loopwm.planning.seam import AbstractPlanningModel, score
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoricalCEMConfig(PlannerBuilder):
+    """Settings of the categorical cross-entropy method."""
+
+    horizon: int = 5
+    """K: imagined steps a sequence."""
+    population: int = 64
+    """Sequences scored an iteration, proposals included."""
+    proposals: int = 12
+    """Sequences of the policy prior among them."""
+    iterations: int = 3
+    """Refits a decision."""
+    elites: int = 12
+    """Best sequences that the refit uses."""
+    temperature: float = 1.0
+    """Sharpness of the elites' weights, in units of one over their spread."""
+    momentum: float = 0.1
+    """Share of the old probabilities kept in a refit."""
+    floor: float = 0.02
+    """Probability mass spread evenly over all actions when sampling, and when exploring."""
+
+    def __post_init__(self):
+        """Refuses sizes that cannot work."""
+        check_sizes("planning.categorical_cem", self)
+
+    @property
+    def discrete(self) -> bool:
+        """True: one-hot actions."""
+        return True
+
+    def build(self, action_size: int) -> "CategoricalCEM":
+        """Builds the planner."""
+        return CategoricalCEM(
+            config=self,
+            action_size=action_size,
+            horizon=self.horizon,
+            iterations=self.iterations,
+            proposals=self.proposals,
+        )
+
+
+class CEMState(eqx.Module):
+    """Independent categorical distributions, one a step."""
+
+    probabilities: Float[Array, "horizon action"]
+    proposed: Float[Array, "proposals horizon action"]
+    stats: PlanStats
+
+
+class CategoricalCEM(AbstractPlanner):
+    r"""Categorical CEM with policy proposals.
+
+    Each iteration draws sequences of one-hot actions from $p_k$, adds the policy's, scores them
+    in imagination, and moves $p_k$ to the weighted frequencies of the elites' actions.
+
+    Source: Rubinstein and Kroese 2004, "The Cross-Entropy Method", section 4 (discrete case),
+        with TD-MPC2's weights (arXiv 2310.16828).
+    """
+
+    config: CategoricalCEMConfig = eqx.field(static=True)
+    action_size: int = eqx.field(static=True)
+    horizon: int = eqx.field(static=True)
+    iterations: int = eqx.field(static=True)
+    proposals: int = eqx.field(static=True)
+
+    def cold_start(self) -> Float[Array, "horizon action"]:
+        """Uniform probabilities, shape (horizon, actions)."""
+        return jnp.full((self.horizon, self.action_size), 1.0 / self.action_size)
+
+    def init(
+        self,
+        warm_start: Float[Array, "horizon action"],
+        proposed: Float[Array, "proposals horizon action"],
+    ) -> CEMState:
+        """Half the previous decision's probabilities, half uniform."""
+        uniform = self.cold_start()
+        return CEMState(
+            probabilities=0.5 * warm_start + 0.5 * uniform,
+            proposed=proposed,
+            stats=PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())),
+        )
+
+    def step(
+        self,
+        model: AbstractPlanningModel,
+        z: Float[Array, " latent"],
+        state: CEMState,
+        *,
+        key: PRNGKeyArray,
+    ) -> CEMState:
+        """Sample, score, refit."""
+        config = self.config
+        drawn = config.population - config.proposals
+        index = jax.random.categorical(
+            key, jnp.log(self._floored(state.probabilities)), shape=(drawn, self.horizon)
+        )
+        sampled = jax.nn.one_hot(index, self.action_size)
+        population = jnp.concatenate([state.proposed, sampled])
+        scores = jax.vmap(lambda u: score(model, z, u))(population)
+        best, chosen = jax.lax.top_k(scores.value, config.elites)
+        weights = elite_weights(best, config.temperature)
+        frequencies = jnp.einsum("e,eha->ha", weights, population[chosen])
+        kept = config.momentum
+        return CEMState(
+            probabilities=kept * state.probabilities + (1.0 - kept) * frequencies,
+            proposed=state.proposed,
+            stats=PlanStats(best[0], jnp.mean(scores.value), jnp.mean(scores.loops)),
+        )
+
+    def postprocess(self, state: CEMState, explore: Array, *, key: PRNGKeyArray) -> Plan:
+        """The most probable first action; exploring, a draw from its probabilities."""
+        first = state.probabilities[0]
+        drawn = jax.random.categorical(key, jnp.log(self._floored(first)))
+        index = jnp.where(explore, drawn, jnp.argmax(first))
+        finite = jnp.all(jnp.isfinite(first))
+        return Plan(
+            value=jax.nn.one_hot(index, self.action_size),
+            result=RESULTS.where(finite, RESULTS.successful, RESULTS.nonfinite),
+            stats=state.stats,
+            warm_start=jnp.concatenate([state.probabilities[1:], self.cold_start()[:1]]),
+        )
+
+    def _floored(self, probabilities: Array) -> Array:
+        floor = self.config.floor
+        return (1.0 - floor) * probabilities + floor / self.action_size

@@ -1,0 +1,153 @@
+"""Model predictive path integral control for actions in a box."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.core import RESULTS
+from loopwm.planning.planner import (
+    AbstractPlanner,
+    Plan,
+    PlannerBuilder,
+    PlanStats,
+    check_sizes,
+    elite_weights,
+)
+from loopwm.planning.seam import AbstractPlanningModel, score
+
+
+@dataclasses.dataclass(frozen=True)
+class MPPIConfig(PlannerBuilder):
+    """Settings of MPPI."""
+
+    horizon: int = 5
+    """K: imagined steps a sequence."""
+    population: int = 64
+    """Sequences scored an iteration, proposals included."""
+    proposals: int = 12
+    """Sequences of the policy prior among them."""
+    iterations: int = 4
+    """Refits a decision."""
+    elites: int = 12
+    """Best sequences that the refit uses."""
+    temperature: float = 1.0
+    """Sharpness of the elites' weights, in units of one over their spread."""
+    scale_min: float = 0.05
+    """Smallest standard deviation of an action entry."""
+    scale_max: float = 1.0
+    """Standard deviation at the first iteration."""
+
+    def __post_init__(self):
+        """Refuses sizes that cannot work."""
+        check_sizes("planning.mppi", self)
+
+    @property
+    def discrete(self) -> bool:
+        """False: vectors in [−1, 1]."""
+        return False
+
+    def build(self, action_size: int) -> "MPPI":
+        """Builds the planner."""
+        return MPPI(
+            config=self,
+            action_size=action_size,
+            horizon=self.horizon,
+            iterations=self.iterations,
+            proposals=self.proposals,
+        )
+
+
+class MPPIState(eqx.Module):
+    """Gaussian over action sequences, entry by entry."""
+
+    mean: Float[Array, "horizon action"]
+    scale: Float[Array, "horizon action"]
+    proposed: Float[Array, "proposals horizon action"]
+    elites: Float[Array, "elites horizon action"]
+    weights: Float[Array, " elites"]
+    stats: PlanStats
+
+
+class MPPI(AbstractPlanner):
+    r"""MPPI with policy proposals, as in TD-MPC2.
+
+    Each iteration draws sequences $u \sim N(\mu, \sigma^2)$ clipped to [−1, 1], adds the policy's,
+    scores them in imagination, and refits μ and σ to the elites with weights
+    $w_i \propto \exp(\tau (s_i - s_{max}) / \mathrm{spread}(s))$.
+
+    Sources: Williams et al. 2017 (arXiv 1707.02342); Hansen et al. 2024, TD-MPC2
+        (arXiv 2310.16828), section 3.2.
+    """
+
+    config: MPPIConfig = eqx.field(static=True)
+    action_size: int = eqx.field(static=True)
+    horizon: int = eqx.field(static=True)
+    iterations: int = eqx.field(static=True)
+    proposals: int = eqx.field(static=True)
+
+    def cold_start(self) -> Float[Array, "horizon action"]:
+        """Mean 0, shape (horizon, action)."""
+        return jnp.zeros((self.horizon, self.action_size))
+
+    def init(
+        self,
+        warm_start: Float[Array, "horizon action"],
+        proposed: Float[Array, "proposals horizon action"],
+    ) -> MPPIState:
+        """Mean from the previous decision, widest scale."""
+        shape = (self.horizon, self.action_size)
+        return MPPIState(
+            mean=warm_start,
+            scale=jnp.full(shape, self.config.scale_max),
+            proposed=proposed,
+            elites=jnp.zeros((self.config.elites, *shape)),
+            weights=jnp.full(self.config.elites, 1.0 / self.config.elites),
+            stats=PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())),
+        )
+
+    def step(
+        self,
+        model: AbstractPlanningModel,
+        z: Float[Array, " latent"],
+        state: MPPIState,
+        *,
+        key: PRNGKeyArray,
+    ) -> MPPIState:
+        """Sample, score, refit."""
+        config = self.config
+        drawn = config.population - config.proposals
+        noise = jax.random.normal(key, (drawn, self.horizon, self.action_size))
+        sampled = jnp.clip(state.mean[None] + state.scale[None] * noise, -1.0, 1.0)
+        population = jnp.concatenate([state.proposed, sampled])
+        scores = jax.vmap(lambda u: score(model, z, u))(population)
+        best, index = jax.lax.top_k(scores.value, config.elites)
+        elites, weights = population[index], elite_weights(best, config.temperature)
+        mean = jnp.einsum("e,eha->ha", weights, elites)
+        variance = jnp.einsum("e,eha->ha", weights, (elites - mean[None]) ** 2)
+        return MPPIState(
+            mean=mean,
+            scale=jnp.clip(jnp.sqrt(variance), config.scale_min, config.scale_max),
+            proposed=state.proposed,
+            elites=elites,
+            weights=weights,
+            stats=PlanStats(best[0], jnp.mean(scores.value), jnp.mean(scores.loops)),
+        )
+
+    def postprocess(self, state: MPPIState, explore: Array, *, key: PRNGKeyArray) -> Plan:
+        """The mean's first action; exploring, an elite's with the final scale as noise."""
+        key_pick, key_noise = jax.random.split(key)
+        picked = state.elites[jax.random.categorical(key_pick, jnp.log(state.weights)), 0]
+        noise = state.scale[0] * jax.random.normal(key_noise, picked.shape)
+        exploring = jnp.clip(picked + noise, -1.0, 1.0)
+        action = jnp.where(explore, exploring, state.mean[0])
+        shifted = jnp.concatenate([state.mean[1:], jnp.zeros((1, self.action_size))])
+        finite = jnp.all(jnp.isfinite(action))
+        return Plan(
+            value=action,
+            result=RESULTS.where(finite, RESULTS.successful, RESULTS.nonfinite),
+            stats=state.stats,
+            warm_start=shifted,
+        )

@@ -1,0 +1,153 @@
+"""What every planner is: init, step, terminate, postprocess over a distribution of plans."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.core import RESULTS
+from loopwm.errors import UsageError
+from loopwm.planning.seam import AbstractPlanningModel, propose_sequence
+
+
+class PlanStats(eqx.Module):
+    """Telemetry of one decision."""
+
+    best: Float[Array, ""]
+    """Return of the best sequence of the last iteration, normalised units, scalar."""
+    mean: Float[Array, ""]
+    """Mean return over the last population, scalar."""
+    loops: Float[Array, ""]
+    """Inner loops an imagined transition, mean, scalar."""
+
+
+class Plan(eqx.Module):
+    """A decision: a `Solution` whose value is the action, plus the next warm start."""
+
+    value: Float[Array, " action"]
+    """Encoded action to take now, shape (action,)."""
+    result: RESULTS
+    stats: PlanStats
+    warm_start: Any
+    """Plan distribution shifted by one step, for the next decision."""
+
+
+class AbstractPlanner(eqx.Module):
+    """Refines a distribution over action sequences; unbatched, callers vmap."""
+
+    horizon: eqx.AbstractVar[int]
+    iterations: eqx.AbstractVar[int]
+    proposals: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def cold_start(self) -> Any:
+        """Warm start before the first decision of an episode."""
+
+    @abc.abstractmethod
+    def init(
+        self, warm_start: Any, proposed: Float[Array, "proposals horizon action"]
+    ) -> Any:
+        """State before the first iteration.
+
+        Args:
+            warm_start: plan distribution of the previous decision, shifted.
+            proposed: sequences of the policy prior, shape (proposals, horizon, action).
+
+        Returns:
+            The planner's state.
+        """
+
+    @abc.abstractmethod
+    def step(
+        self,
+        model: AbstractPlanningModel,
+        z: Float[Array, " latent"],
+        state: Any,
+        *,
+        key: PRNGKeyArray,
+    ) -> Any:
+        """One iteration: sample, score, refit."""
+
+    @abc.abstractmethod
+    def postprocess(self, state: Any, explore: Array, *, key: PRNGKeyArray) -> Plan:
+        """The decision after the last iteration; `explore` (scalar bool) adds exploration."""
+
+    def __call__(
+        self,
+        model: AbstractPlanningModel,
+        z: Float[Array, " latent"],
+        warm_start: Any,
+        explore: Array,
+        *,
+        key: PRNGKeyArray,
+    ) -> Plan:
+        """Plans one decision.
+
+        Args:
+            model: the planning model, its constrained weights resolved.
+            z: latent state now, shape (latent,).
+            warm_start: from `cold_start` or the previous plan.
+            explore: whether to explore, scalar bool.
+            key: PRNG key.
+
+        Returns:
+            The decision and the next warm start.
+        """
+        key_propose, key_steps, key_last = jax.random.split(key, 3)
+        proposed = jax.vmap(
+            lambda k: propose_sequence(model, z, self.horizon, key=k)
+        )(jax.random.split(key_propose, self.proposals))
+
+        def body(state, step_key):
+            return self.step(model, z, state, key=step_key), None
+
+        state, _ = jax.lax.scan(
+            body, self.init(warm_start, proposed), jax.random.split(key_steps, self.iterations)
+        )
+        return self.postprocess(state, explore, key=key_last)
+
+
+class PlannerBuilder(abc.ABC):
+    """Configuration of a planner, which builds it."""
+
+    @abc.abstractmethod
+    def build(self, action_size: int) -> AbstractPlanner:
+        """Builds the planner for encoded actions of a size."""
+
+    @property
+    @abc.abstractmethod
+    def discrete(self) -> bool:
+        """Whether it plans over one-hot actions (True) or over vectors in [−1, 1]."""
+
+
+def elite_weights(
+    scores: Float[Array, " elites"], temperature: float
+) -> Float[Array, " elites"]:
+    """softmax of the elites' scores over their own spread, times temperature; sums to 1.
+
+    Dividing by the spread makes the weights independent of the scale of rewards.
+    """
+    spread = jnp.std(scores) + 1e-8
+    return jax.nn.softmax(temperature * (scores - jnp.max(scores)) / spread)
+
+
+def check_sizes(name: str, config: Any) -> None:
+    """Refuses planner sizes that cannot work, naming the key."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type in (int, "int") and value < 1 and field.name != "proposals":
+            raise UsageError(f"{name}.{field.name} is {value}; it needs to be at least 1.")
+    if config.proposals < 0 or config.proposals >= config.population:
+        raise UsageError(
+            f"{name}.proposals is {config.proposals}; give 0 up to population − 1 "
+            f"({config.population - 1})."
+        )
+    if config.elites > config.population:
+        raise UsageError(
+            f"{name}.elites is {config.elites}, more than population ({config.population}); "
+            "lower it."
+        )

@@ -1,0 +1,132 @@
+"""The one seam between planner and model: pure functions of latent states."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.core import AbstractDepthRule
+from loopwm.models import Networks
+
+
+class Imagined(eqx.Module):
+    """One imagined transition, as a planner sees it."""
+
+    z: Float[Array, " latent"]
+    """z_{t+1}, shape (latent,)."""
+    reward: Float[Array, ""]
+    """r_t in the units of `value`, scalar."""
+    continuation: Float[Array, ""]
+    """Probability that the task goes on after this step, scalar in [0, 1]."""
+    loops: Float[Array, ""]
+    """Inner loops spent, scalar."""
+
+
+class AbstractPlanningModel(eqx.Module):
+    """What a planner may ask; unbatched, planners vmap."""
+
+    action_size: eqx.AbstractVar[int]
+    """Size of an encoded action u."""
+    discount: eqx.AbstractVar[float]
+    """Discount a step, in (0, 1]."""
+
+    @abc.abstractmethod
+    def step(self, z: Float[Array, " latent"], u: Float[Array, " action"]) -> Imagined:
+        """One imagined transition from z of shape (latent,) under u of shape (action,)."""
+
+    @abc.abstractmethod
+    def value(self, z: Float[Array, " latent"]) -> Float[Array, ""]:
+        """Terminal value at z of shape (latent,), scalar."""
+
+    @abc.abstractmethod
+    def propose(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, " action"]:
+        """An action of the policy prior at z, shape (action,)."""
+
+
+class NetworksModel(AbstractPlanningModel):
+    """The trained networks as a planner sees them. Resolve their constrained weights first.
+
+    Rewards and values are normalised: rewards by the largest absolute reward and by 1 − γ, so
+    that returns lie in about [−1, 1] in every environment.
+    """
+
+    networks: Networks
+    rule: AbstractDepthRule | None
+    """Depth of each imagined transition; the model's own when None."""
+    discount: float = eqx.field(static=True)
+    action_size: int = eqx.field(static=True)
+
+    def step(self, z: Float[Array, " latent"], u: Float[Array, " action"]) -> Imagined:
+        """One imagined transition."""
+        model = self.networks.world_model
+        solution = model.transition(z, u, self.rule)
+        outcome = model.outcome(z, u, solution.value)
+        return Imagined(
+            z=solution.value,
+            reward=(1.0 - self.discount) * outcome.reward,
+            continuation=jax.nn.sigmoid(outcome.continuation_logit),
+            loops=solution.stats.loops.astype(jnp.float32),
+        )
+
+    def value(self, z: Float[Array, " latent"]) -> Float[Array, ""]:
+        """Mean of both critics at the policy's most likely action."""
+        return jnp.mean(self.networks.critic.values(z, self.networks.policy.mode(z)))
+
+    def propose(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, " action"]:
+        """A sample of the policy."""
+        return self.networks.policy.sample(z, key=key)
+
+
+class Score(eqx.Module):
+    """Return of one imagined action sequence."""
+
+    value: Float[Array, ""]
+    """Discounted return with the terminal value, scalar."""
+    loops: Float[Array, ""]
+    """Inner loops a transition, mean over the horizon, scalar."""
+
+
+def score(
+    model: AbstractPlanningModel,
+    z: Float[Array, " latent"],
+    actions: Float[Array, "horizon action"],
+) -> Score:
+    r"""Return of an action sequence in imagination.
+
+    $$\sum_{k<K} \gamma^k \Big(\prod_{j<k} c_j\Big) r_k
+      + \gamma^K \Big(\prod_{j<K} c_j\Big) V(z_K)$$
+
+    with $c_j$ the probability that the task goes on after step j.
+
+    Args:
+        model: the planning model.
+        z: latent state at k = 0, shape (latent,).
+        actions: u_0 … u_{K−1}, shape (horizon, action).
+
+    Returns:
+        The return and the loops spent.
+    """
+
+    def body(carry, u):
+        state, weight, total = carry
+        imagined = model.step(state, u)
+        total = total + weight * imagined.reward
+        weight = weight * model.discount * imagined.continuation
+        return (imagined.z, weight, total), imagined.loops
+
+    (last, weight, total), loops = jax.lax.scan(body, (z, jnp.ones(()), jnp.zeros(())), actions)
+    return Score(value=total + weight * model.value(last), loops=jnp.mean(loops))
+
+
+def propose_sequence(
+    model: AbstractPlanningModel, z: Float[Array, " latent"], horizon: int, *, key: PRNGKeyArray
+) -> Float[Array, "horizon action"]:
+    """Rolls the policy prior through the model: u_0 … u_{K−1}, shape (horizon, action)."""
+
+    def body(state, step_key):
+        u = model.propose(state, key=step_key)
+        return model.step(state, u).z, u
+
+    return jax.lax.scan(body, z, jax.random.split(key, horizon))[1]

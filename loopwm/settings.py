@@ -1,0 +1,155 @@
+"""Frozen dataclasses to and from plain mappings, with errors that name the key."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import yaml
+
+from loopwm.errors import UsageError
+
+Config = TypeVar("Config")
+
+
+def build(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
+    """Builds a dataclass from a nested mapping.
+
+    A field with a `registry` in its metadata takes the class that the mapping's `name` names.
+
+    Args:
+        kind: the dataclass.
+        values: its fields; missing ones keep their defaults.
+        prefix: dotted path of the mapping, for messages.
+
+    Returns:
+        The instance.
+
+    Raises:
+        UsageError: unknown key (the nearest valid one is named) or a value of the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{prefix or 'The configuration'} needs a mapping, not {values!r}.")
+    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in fields:
+            raise UsageError(_unknown(f"{prefix}{key}", [f"{prefix}{name}" for name in fields]))
+    given = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        registry = fields[key].metadata.get("registry")
+        if registry is not None and isinstance(value, Mapping):
+            given[key] = _build_registered(registry, value, path)
+        elif dataclasses.is_dataclass(hints[key]):
+            given[key] = build(hints[key], value, path + ".")
+        else:
+            given[key] = _coerce(hints[key], value, path)
+    return kind(**given)
+
+
+def dump(config: Any, registries: bool = True) -> dict[str, Any]:
+    """The nested mapping that `build` turns back into the same instance."""
+    result = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not dataclasses.is_dataclass(value):
+            result[field.name] = value
+            continue
+        result[field.name] = dump(value)
+        registry = field.metadata.get("registry")
+        if registry is not None and registries:
+            name = next(key for key, kind in registry.items() if kind is type(value))
+            result[field.name] = {"name": name, **result[field.name]}
+    return result
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping with `over` laid upon `base`; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_overrides(pairs: typing.Sequence[str]) -> dict[str, Any]:
+    """Nested mapping of `a.b=value` pairs; values are read as YAML.
+
+    Raises:
+        UsageError: a pair has no equals sign, or its value is not YAML.
+    """
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, text = pair.partition("=")
+        if not sign or not key.strip():
+            raise UsageError(f"--set {pair!r} is not key=value; write e.g. learner.batch_size=64.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {key}: {text!r} is not a plain value; quote it.") from error
+        nested: Any = value
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        result = merge(result, nested)
+    return result
+
+
+def _build_registered(
+    registry: Mapping[str, type], values: Mapping[str, Any], path: str
+) -> Any:
+    rest = dict(values)
+    name = rest.pop("name", next(iter(registry)))
+    if name not in registry:
+        raise UsageError(_unknown(f"{path}.name={name}", [f"{path}.name={key}" for key in registry]))
+    return build(registry[name], rest, path + ".")
+
+
+def _unknown(key: str, valid: list[str]) -> str:
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
+    nearest = f"; did you mean '{near[0]}'?" if near else "."
+    return f"There is no setting '{key}'{nearest}"
+
+
+def _coerce(hint: Any, value: Any, path: str) -> Any:
+    """Checks a plain value against its type; an integer is taken for a float."""
+    allowed = _members(hint)
+    if value is None and type(None) in allowed:
+        return None
+    if isinstance(value, bool):
+        if bool in allowed:
+            return value
+    elif isinstance(value, int) and int in allowed:
+        return value
+    elif isinstance(value, int | float) and float in allowed:
+        return float(value)
+    elif isinstance(value, str) and float in allowed:
+        # YAML 1.1 reads 1e-3 as text.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, str) and str in allowed:
+        return value
+    names = " or ".join(_type_name(kind) for kind in allowed)
+    raise UsageError(f"{path} is {value!r}, but it needs {names}; correct it.")
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _type_name(kind: Any) -> str:
+    return {
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        type(None): "nothing (null)",
+    }.get(kind, str(kind))

@@ -1,0 +1,157 @@
+"""Settings of a run."""
+
+import dataclasses
+
+from loopwm.errors import UsageError
+from loopwm.models import WORLD_MODELS, LoopedConfig, ValueConfig, WorldModelBuilder
+from loopwm.planning import PlanningConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig:
+    """Losses, optimiser and targets."""
+
+    discount: float = 0.99
+    """γ, discount a step."""
+    batch_size: int = 128
+    """Sequences an update."""
+    sequence: int = 5
+    """H: transitions a sequence, the rollout length of the losses."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    gradient_clip: float = 10.0
+    """Largest global norm of a gradient."""
+    target_rate: float = 0.01
+    """Step of the target critic towards the critic, an update."""
+    trace: float = 0.8
+    """λ of the TD(λ) targets along a sequence."""
+    rollout_decay: float = 0.7
+    """Weight of a loss k steps into a rollout: decay^k."""
+    consistency_weight: float = 2.0
+    """Weight of ‖ẑ − sg E(o)‖² a latent entry."""
+    reconstruction_weight: float = 1.0
+    """Weight of the squared error of the decoded, normalised observation, an entry."""
+    reward_weight: float = 1.0
+    """Weight of the squared error of the normalised reward."""
+    continuation_weight: float = 1.0
+    """Weight of the cross-entropy of the continuation."""
+    value_weight: float = 0.5
+    """Weight of the cross-entropy of the value distributions."""
+    policy_weight: float = 0.1
+    """Weight of the policy loss."""
+    entropy_weight: float = 1e-2
+    """Weight of the policy's entropy, against values scaled by their range."""
+    poisson_depth: bool = False
+    """Draw each training sequence's depth from a Poisson law with the model's depth as mean."""
+
+    def __post_init__(self):
+        """Refuses numbers outside their ranges."""
+        if self.batch_size < 1 or self.sequence < 1:
+            raise UsageError(
+                f"learner.batch_size is {self.batch_size} and sequence {self.sequence}; both need "
+                "to be at least 1."
+            )
+        if not 0.0 < self.discount < 1.0:
+            raise UsageError(f"learner.discount is {self.discount}; give a value in (0, 1).")
+        if not self.learning_rate > 0.0:
+            raise UsageError(f"learner.learning_rate is {self.learning_rate}; give more than 0.")
+        if not 0.0 <= self.trace <= 1.0 or not 0.0 < self.target_rate <= 1.0:
+            raise UsageError(
+                f"learner.trace is {self.trace} and target_rate {self.target_rate}; give values "
+                "in [0, 1] and (0, 1]."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectionConfig:
+    """How environments are stepped and when the learner is called."""
+
+    envs: int = 1
+    """Environments stepped together."""
+    same_step_reset: bool = False
+    """Reset an environment in the step that ends its episode instead of in the next."""
+    random_steps: int = 250
+    """Env steps with random actions before learning starts."""
+    updates_per_step: float = 1.0
+    """Update-to-data ratio: updates an env step."""
+    updates_per_call: int = 8
+    """Updates in one compiled call of the learner."""
+    replay_capacity: int = 100_000
+    """Records kept in replay, over all environments; the memory is taken at the start."""
+
+    def __post_init__(self):
+        """Refuses numbers outside their ranges."""
+        if min(self.envs, self.random_steps, self.updates_per_call) < 1:
+            raise UsageError(
+                f"collection.envs, random_steps and updates_per_call are {self.envs}, "
+                f"{self.random_steps} and {self.updates_per_call}; each needs to be at least 1."
+            )
+        if not self.updates_per_step > 0:
+            raise UsageError(
+                f"collection.updates_per_step is {self.updates_per_step}; give more than 0."
+            )
+        if self.replay_capacity < 2 * self.envs:
+            raise UsageError(
+                f"collection.replay_capacity is {self.replay_capacity} for {self.envs} "
+                f"environments; give at least {2 * self.envs}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluations during a run, on an environment of their own."""
+
+    every: int = 250
+    """Env steps between evaluations."""
+    episodes: int = 10
+    """Episodes an evaluation, played side by side."""
+    max_episode_steps: int = 10_000
+    """An evaluation episode that the environment itself does not end is cut here."""
+    threshold: float | None = None
+    """Mean return that counts as solved; the environment's own when null."""
+
+    def __post_init__(self):
+        """Refuses counts below 1."""
+        if min(self.every, self.episodes, self.max_episode_steps) < 1:
+            raise UsageError(
+                f"evaluation.every, episodes and max_episode_steps are {self.every}, "
+                f"{self.episodes} and {self.max_episode_steps}; each needs to be at least 1."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run; written to its folder as config.yaml."""
+
+    env: str = "CartPole-v1"
+    """Gymnasium id, `module:Id` included."""
+    seed: int = 0
+    """Seed of everything random."""
+    steps: int = 2_000
+    """Env steps of the run."""
+    checkpoint_every: int = 1_000
+    """Env steps between checkpoints; one is also written at the end and on Ctrl-C."""
+    model: WorldModelBuilder = dataclasses.field(
+        default=LoopedConfig(), metadata={"registry": WORLD_MODELS}
+    )
+    """The world model; `model.name` chooses among the registered ones."""
+    heads: ValueConfig = ValueConfig()
+    """Critic and policy."""
+    planning: PlanningConfig = PlanningConfig()
+    """Planners."""
+    learner: LearnerConfig = LearnerConfig()
+    """Losses, optimiser, targets."""
+    collection: CollectionConfig = CollectionConfig()
+    """Stepping and update ratio."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluations during the run."""
+
+    def __post_init__(self):
+        """Refuses counts below 1 and negative seeds."""
+        if self.steps < 1 or self.checkpoint_every < 1:
+            raise UsageError(
+                f"steps is {self.steps} and checkpoint_every {self.checkpoint_every}; each needs "
+                "to be at least 1."
+            )
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; give 0 or a positive integer.")

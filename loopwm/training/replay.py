@@ -1,0 +1,181 @@
+"""Replay memory: bounded, stated in bytes, aware of where episodes end."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from loopwm.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceBatch:
+    """Sequences of consecutive steps; leading axes (updates, batch)."""
+
+    observation: Float[np.ndarray, "updates batch steps_plus_one observation"]
+    """o_t … o_{t+H}, encoded, not normalised; repeated after the end of the episode."""
+    action: Float[np.ndarray, "updates batch steps action"]
+    """u_t … u_{t+H−1}."""
+    reward: Float[np.ndarray, "updates batch steps"]
+    """r_t … r_{t+H−1}."""
+    terminated: Bool[np.ndarray, "updates batch steps"]
+    """Whether the task ended with that step; truncation leaves it False."""
+    valid: Bool[np.ndarray, "updates batch steps"]
+    """Whether the step belongs to the episode that the sequence starts in."""
+
+
+class Replay:
+    """One ring of records per environment.
+
+    A record holds an observation and what followed it: action, reward, termination. The newest
+    record of a ring, and the last one of each episode, hold an observation that nothing followed;
+    they are marked `last`, so a sequence that reaches one stops there. Observations are stored
+    once.
+    """
+
+    def __init__(self, capacity: int, envs: int, observation: int, action: int):
+        """Allocates the whole memory at once.
+
+        Args:
+            capacity: records over all environments, at least 2 per environment.
+            envs: number of environments.
+            observation: size of an encoded observation.
+            action: size of an encoded action.
+
+        Raises:
+            UsageError: the capacity is too small.
+        """
+        length = capacity // envs
+        if length < 2:
+            raise UsageError(
+                f"replay.capacity is {capacity} for {envs} environments; give at least {2 * envs}."
+            )
+        self._observation = np.zeros((envs, length, observation), np.float32)
+        self._action = np.zeros((envs, length, action), np.float32)
+        self._reward = np.zeros((envs, length), np.float32)
+        self._terminated = np.zeros((envs, length), bool)
+        self._last = np.ones((envs, length), bool)
+        self._position = np.zeros(envs, np.int64)
+        self._filled = np.zeros(envs, np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes; it never grows."""
+        return sum(array.nbytes for array in self.state().values())
+
+    def __len__(self) -> int:
+        """Steps that a sequence can start at."""
+        return int(np.sum(~self._last))
+
+    def begin(
+        self, observation: Float[np.ndarray, "envs observation"], mask: Bool[np.ndarray, " envs"]
+    ) -> None:
+        """Starts an episode in the masked environments with their first observation o_0."""
+        rows = np.flatnonzero(mask)
+        at = self._position[rows]
+        self._observation[rows, at] = observation[rows]
+        self._last[rows, at] = True
+        self._filled[rows] = np.maximum(self._filled[rows], at + 1)
+
+    def add(
+        self,
+        action: Float[np.ndarray, "envs action"],
+        reward: Float[np.ndarray, " envs"],
+        terminated: Bool[np.ndarray, " envs"],
+        truncated: Bool[np.ndarray, " envs"],
+        next_observation: Float[np.ndarray, "envs observation"],
+        mask: Bool[np.ndarray, " envs"],
+    ) -> None:
+        """Adds one step of the masked environments.
+
+        Args:
+            action: u_t, shape (envs, action).
+            reward: r_t, shape (envs,).
+            terminated: whether the task ended, shape (envs,).
+            truncated: whether time ran out, shape (envs,).
+            next_observation: o_{t+1}, the final one where the episode ended.
+            mask: environments that really made a step.
+        """
+        rows = np.flatnonzero(mask)
+        length = self._last.shape[1]
+        at = self._position[rows]
+        self._action[rows, at] = action[rows]
+        self._reward[rows, at] = reward[rows]
+        self._terminated[rows, at] = terminated[rows]
+        self._last[rows, at] = False
+        at = (at + 1) % length
+        self._observation[rows, at] = next_observation[rows]
+        self._last[rows, at] = True
+        self._filled[rows] = np.maximum(self._filled[rows], at + 1)
+        ended = terminated[rows] | truncated[rows]
+        self._position[rows] = np.where(ended, (at + 1) % length, at)
+        # The slot after an ended episode holds the oldest record until `begin`; close it, so
+        # that no sequence runs on from it into the ring's oldest episode.
+        free = rows[ended]
+        self._last[free, self._position[free]] = True
+
+    def sample(
+        self, updates: int, batch: int, steps: int, rng: np.random.Generator
+    ) -> SequenceBatch:
+        """Draws sequences uniformly over all steps stored.
+
+        Args:
+            updates: number of batches U.
+            batch: sequences a batch B.
+            steps: transitions a sequence H.
+            rng: source of randomness.
+
+        Returns:
+            Arrays with leading axes (updates, batch).
+        """
+        starts = np.flatnonzero(~self._last)
+        if starts.size == 0:
+            raise UsageError("The replay is empty; collect at least one step first.")
+        length = self._last.shape[1]
+        flat = rng.choice(starts, size=(updates, batch))
+        env, start = flat // length, flat % length
+        index = (start[..., None] + np.arange(steps + 1)) % length
+        env = env[..., None]
+        going = ~self._last[env, index[..., :-1]]
+        valid = np.cumprod(going, axis=-1).astype(bool)
+        # After the end, repeat the final observation: finite numbers for masked positions.
+        reached = np.concatenate([np.ones_like(valid[..., :1]), valid], axis=-1)
+        offset = np.cumsum(reached, axis=-1) - 1
+        held = (start[..., None] + offset) % length
+        inside = index[..., :-1]
+        return SequenceBatch(
+            observation=self._observation[env, held],
+            action=self._action[env, inside] * valid[..., None],
+            reward=self._reward[env, inside] * valid,
+            terminated=self._terminated[env, inside] & valid,
+            valid=valid,
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All arrays, for a checkpoint."""
+        return {
+            "observation": self._observation,
+            "action": self._action,
+            "reward": self._reward,
+            "terminated": self._terminated,
+            "last": self._last,
+            "position": self._position,
+            "filled": self._filled,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes over the arrays of a checkpoint; refuses other shapes."""
+        for name, own in self.state().items():
+            if np.shape(state[name]) != own.shape:
+                raise UsageError(
+                    f"The saved replay's {name} has shape {np.shape(state[name])}, not "
+                    f"{own.shape}; resume with the configuration that the run was started with."
+                )
+            own[...] = state[name]
+
+    def seal(self) -> None:
+        """Ends the episode in progress everywhere: after a resume a new one begins."""
+        length = self._last.shape[1]
+        self._position = (self._position + 1) % length
+        self._last[np.arange(len(self._position)), self._position] = True

@@ -1,0 +1,361 @@
+"""The training loop: act, store, learn, evaluate, checkpoint."""
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from loopwm.envs import Spaces, Transitions, VectorStepper
+from loopwm.errors import RunFailure
+from loopwm.models import Networks, Normalizer
+from loopwm.nn import resolve
+from loopwm.training import checkpoint
+from loopwm.training.clock import Clock
+from loopwm.training.config import RunConfig
+from loopwm.training.learner import LearnerState, Metrics, start_values, update
+from loopwm.training.replay import Replay
+from loopwm.training.run_folder import RunFolder
+from loopwm.training.telemetry import Telemetry, eval_line
+
+resolve_networks = eqx.filter_jit(resolve)
+
+
+class Actor(Protocol):
+    """What the trainer needs of an agent; `loopwm.agents` provides it."""
+
+    def initial_state(self, *, seed: int, batch: int) -> Any:
+        """State before the first decision."""
+        ...
+
+    def restart(self, state: Any, mask: np.ndarray) -> Any:
+        """Forgets plans of environments that begin an episode."""
+        ...
+
+    def act(self, observation: Any, state: Any, *, explore: bool) -> tuple[Any, Any]:
+        """Actions and the next state."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """Outcome of some evaluation episodes."""
+
+    returns: tuple[float, ...]
+    """Undiscounted return of each episode."""
+    loops_mean: float
+    """Inner loops an imagined transition."""
+    decision_ms: float
+    """Median milliseconds of one planner call, over the environments it served."""
+
+
+@dataclasses.dataclass
+class Counters:
+    """Plain numbers that a checkpoint keeps."""
+
+    env_steps: int = 0
+    wall_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    updates_owed: float = 0.0
+    reward_scale: float = 1e-8
+    reward_sum: float = 0.0
+    solved_at: int | None = None
+    next_evaluation: int = 0
+    next_checkpoint: int = 0
+
+
+class Trainer:
+    """One run's state and loop; everything it needs is handed in."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        spaces: Spaces,
+        learner: LearnerState,
+        *,
+        make_actor: Callable[[Networks, Normalizer], Actor],
+        random_actor: Actor,
+        evaluate: Callable[[Actor, int], EvaluationResult],
+        summarise: Callable[[LearnerState, Counters, list[dict[str, Any]]], dict[str, Any]],
+        threshold: float | None,
+        telemetry: Telemetry,
+    ):
+        """Builds a trainer at env step 0.
+
+        Args:
+            config: the run's configuration.
+            folder: where it writes.
+            spaces: codecs of the environment.
+            learner: state of the learner.
+            make_actor: agent for resolved networks and a normaliser.
+            random_actor: agent of the random steps.
+            evaluate: plays evaluation episodes with an agent and a seed.
+            summarise: contents of summary.json.
+            threshold: mean return that counts as solved, or None.
+            telemetry: where progress goes.
+        """
+        self.config, self.folder, self.spaces = config, folder, spaces
+        self.learner = learner
+        self._make_actor, self._random = make_actor, random_actor
+        self._evaluate, self._summarise = evaluate, summarise
+        self.threshold, self.telemetry = threshold, telemetry
+        self.normalizer = Normalizer.create(spaces.observation.size)
+        collection = config.collection
+        self.replay = Replay(
+            collection.replay_capacity, collection.envs, spaces.observation.size, spaces.action.size
+        )
+        self.rng = np.random.default_rng(config.seed)
+        self.counters = Counters(
+            next_evaluation=config.evaluation.every, next_checkpoint=config.checkpoint_every
+        )
+        self.stop_requested = False
+        self._random_state = random_actor.initial_state(seed=config.seed, batch=collection.envs)
+        self.actor = self._current_actor()
+        self._actor_state = self.actor.initial_state(seed=config.seed, batch=collection.envs)
+        self._returns = np.zeros(collection.envs)
+        self._last_return = 0.0
+        self._decisions: deque[float] = deque(maxlen=200)
+
+    @property
+    def learning(self) -> bool:
+        """Whether the random steps are over."""
+        return self.counters.env_steps >= self.config.collection.random_steps
+
+    def run(self, stepper: VectorStepper, clock: Clock) -> bool:
+        """Runs to the configured number of env steps.
+
+        Args:
+            stepper: the environments to learn in.
+            clock: measures training and compilation.
+
+        Returns:
+            True when it reached the end, False when a stop was requested; in both cases the
+            state has been saved.
+
+        Raises:
+            RunFailure: environment or learner failed; the last good checkpoint is kept.
+        """
+        stepper.reset(seed=self._env_seed())
+        self._begin(stepper, np.ones(self.config.collection.envs, bool))
+        clock.start(self.counters.wall_seconds, self.counters.compile_seconds)
+        while self.counters.env_steps < self.config.steps and not self.stop_requested:
+            self._collect(stepper)
+            self._learn()
+            self._read_clock(clock)
+            if self.counters.env_steps >= self.counters.next_evaluation:
+                with clock.paused():
+                    self._evaluation()
+            if self.counters.env_steps >= self.counters.next_checkpoint:
+                self.counters.next_checkpoint += self.config.checkpoint_every
+                self.save()
+        self._read_clock(clock)
+        self.save()
+        return self.counters.env_steps >= self.config.steps
+
+    def resolved_networks(self) -> Networks:
+        """The networks as they are now, constrained weights resolved."""
+        return resolve_networks(self.learner.networks)
+
+    def _env_seed(self) -> int:
+        # A resumed run begins new episodes: other ones than the run began with.
+        return int(np.random.SeedSequence([self.config.seed, self.counters.env_steps])
+                   .generate_state(1)[0])
+
+    def _current_actor(self) -> Actor:
+        normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), self.normalizer)
+        return self._make_actor(self.resolved_networks(), normalizer)
+
+    def _begin(self, stepper: VectorStepper, mask: np.ndarray) -> None:
+        """Episodes begin in the masked environments."""
+        self.replay.begin(stepper.observation, mask)
+        self._see(stepper.observation[mask])
+        self._actor_state = self.actor.restart(self._actor_state, mask)
+        self._returns[mask] = 0.0
+
+    def _see(self, observations: np.ndarray) -> None:
+        if self.spaces.observation.normalise:
+            self.normalizer = self.normalizer.update(observations.astype(np.float64))
+
+    def _collect(self, stepper: VectorStepper) -> None:
+        """One vector step into replay."""
+        began = time.perf_counter()
+        if self.learning:
+            action, self._actor_state = self.actor.act(
+                stepper.raw, self._actor_state, explore=True
+            )
+            if not np.all(np.asarray(self._actor_state.stats.finite)):
+                raise RunFailure(
+                    f"The planner's decision became NaN at env step {self.counters.env_steps}"
+                    f"{self._last_good()}"
+                )
+            self._decisions.append(1e3 * (time.perf_counter() - began) / len(stepper.observation))
+        else:
+            action, self._random_state = self._random.act(
+                stepper.raw, self._random_state, explore=True
+            )
+        try:
+            transitions = stepper.step(action)
+        except RunFailure as error:
+            raise RunFailure(f"{str(error).rstrip('.')}{self._last_good()}") from error
+        self._store(self.spaces.action.encode(action), transitions)
+        if np.any(transitions.begun):
+            self._begin(stepper, transitions.begun)
+        loops = float(np.mean(np.asarray(self._actor_state.stats.loops))) if self.learning else 0.0
+        self.telemetry.step(
+            self.counters.env_steps, self._last_return, loops, self._decision_ms()
+        )
+
+    def _store(self, action: np.ndarray, transitions: Transitions) -> None:
+        real = transitions.real
+        self.replay.add(
+            action,
+            transitions.reward,
+            transitions.terminated,
+            transitions.truncated,
+            transitions.next_observation,
+            real,
+        )
+        self._see(transitions.next_observation[real])
+        rewards = transitions.reward[real].astype(float)
+        counters, collection = self.counters, self.config.collection
+        was_learning = self.learning
+        counters.env_steps += int(real.sum())
+        counters.reward_scale = max(counters.reward_scale, *np.abs(rewards), 1e-8)
+        counters.reward_sum += float(rewards.sum())
+        if was_learning:
+            counters.updates_owed += collection.updates_per_step * float(real.sum())
+        elif self.learning:
+            counters.updates_owed = collection.updates_per_step * counters.env_steps
+        self._returns[real] += rewards
+        ended = transitions.terminated | transitions.truncated
+        if np.any(ended):
+            self._last_return = float(self._returns[ended][-1])
+
+    def _learn(self) -> None:
+        """As many updates as are owed, a compiled call at a time."""
+        collection, counters = self.config.collection, self.counters
+        metrics: Metrics | None = None
+        if not self.learning or counters.updates_owed < collection.updates_per_call:
+            return
+        if int(self.learner.updates) == 0:
+            mean = counters.reward_sum / counters.env_steps / counters.reward_scale
+            self.learner = start_values(self.learner, mean)
+        while counters.updates_owed >= collection.updates_per_call and not self.stop_requested:
+            counters.updates_owed -= collection.updates_per_call
+            metrics = self._update_once()
+        if metrics is not None:
+            self.actor = self._current_actor()
+            self._report(metrics)
+
+    def _update_once(self) -> Metrics:
+        learner = self.config.learner
+        batch = self.replay.sample(
+            self.config.collection.updates_per_call, learner.batch_size, learner.sequence, self.rng
+        )
+        new, metrics = update(
+            self.learner, batch, self.normalizer, self.counters.reward_scale, learner
+        )
+        self.learner = new
+        if not np.isfinite(float(metrics.loss)):
+            terms = vars(metrics.terms)
+            named = [name for name, value in terms.items() if not np.isfinite(float(value))]
+            raise RunFailure(
+                f"The {(named or ['total'])[0]} loss became {float(metrics.loss)} at env step "
+                f"{self.counters.env_steps}{self._last_good()}; lower learner.learning_rate or "
+                "check the rewards"
+            )
+        return metrics
+
+    def _last_good(self) -> str:
+        path = checkpoint.latest(self.folder)
+        return f"; the last good checkpoint is {path}" if path else "; no checkpoint was written yet"
+
+    def _report(self, metrics: Metrics) -> None:
+        values = {f"loss/{name}": float(v) for name, v in vars(metrics.terms).items()}
+        values["loss/total"] = float(metrics.loss)
+        values["loss/gradient_norm"] = float(metrics.gradient_norm)
+        values["collect/return"] = self._last_return
+        values["collect/decision_ms"] = self._decision_ms()
+        self.telemetry.scalars(self.counters.env_steps, values)
+
+    def _decision_ms(self) -> float:
+        return float(np.median(self._decisions)) if self._decisions else 0.0
+
+    def _read_clock(self, clock: Clock) -> None:
+        self.counters.wall_seconds, self.counters.compile_seconds = clock.read()
+
+    def _evaluation(self) -> None:
+        """Evaluates, writes a line of evals.jsonl and the summary."""
+        every = self.config.evaluation.every
+        self.counters.next_evaluation = (self.counters.env_steps // every + 1) * every
+        if not self.learning:
+            return
+        began = time.perf_counter()
+        result = self._evaluate(self.actor, self._env_seed() ^ 0x5EED)
+        mean = float(np.mean(result.returns))
+        record = {
+            "env_steps": self.counters.env_steps,
+            "wall_seconds": self.counters.wall_seconds,
+            "return_mean": mean,
+            "return_std": float(np.std(result.returns)),
+            "episodes": len(result.returns),
+            "loops_mean": result.loops_mean,
+            "decision_ms": result.decision_ms,
+        }
+        solved = self.threshold is not None and mean >= self.threshold
+        if solved and self.counters.solved_at is None:
+            self.counters.solved_at = self.counters.env_steps
+        self.folder.append_eval(record)
+        self.write_summary()
+        self.telemetry.scalars(
+            self.counters.env_steps,
+            {f"evaluation/{key}": float(v) for key, v in record.items() if key != "env_steps"},
+        )
+        self.telemetry.message(eval_line(record, self.threshold, time.perf_counter() - began))
+
+    def write_summary(self) -> None:
+        """Writes summary.json for the state as it is."""
+        self.folder.write_summary(
+            self._summarise(self.learner, self.counters, self.folder.read_evals())
+        )
+
+    def save(self) -> None:
+        """Writes a checkpoint of everything and the summary."""
+        arrays = checkpoint.arrays_of(self._tree())
+        meta = {
+            "counters": dataclasses.asdict(self.counters),
+            "rng": self.rng.bit_generator.state,
+            "last_return": self._last_return,
+        }
+        checkpoint.save(self.folder, self.counters.env_steps, arrays, meta, self.replay.state())
+        self.write_summary()
+
+    def restore(self) -> None:
+        """Takes over the newest checkpoint; a new episode begins after it."""
+        arrays, meta = checkpoint.load(self.folder)
+        tree = checkpoint.with_arrays(self._tree(), arrays)
+        self.learner = tree["learner"]
+        self.normalizer = jax.tree.map(np.asarray, tree["normalizer"])
+        self.counters = Counters(**meta["counters"])
+        self.rng.bit_generator.state = meta["rng"]
+        self._last_return = meta["last_return"]
+        self.replay.load_state(checkpoint.load_replay(self.folder))
+        self.replay.seal()
+        self.actor = self._current_actor()
+        keys = tree["keys"]
+        self._actor_state = eqx.tree_at(lambda s: s.key, self._actor_state, keys["actor"])
+        self._random_state = eqx.tree_at(lambda s: s.key, self._random_state, keys["random"])
+        self.folder.rewrite_evals(self.folder.read_evals(up_to=self.counters.env_steps))
+
+    def _tree(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner,
+            "normalizer": jax.tree.map(jnp.asarray, self.normalizer),
+            "keys": {"actor": self._actor_state.key, "random": self._random_state.key},
+        }

@@ -1,0 +1,63 @@
+"""Set-up shared by all tests: CPU, strict shapes, checked annotations, seeded randomness."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+
+# The environment variables reach the subprocesses that some tests start.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+from jaxtyping import PRNGKeyArray, install_import_hook  # noqa: E402
+
+if any(name == "loopwm" or name.startswith("loopwm.") for name in sys.modules):
+    raise RuntimeError("loopwm was imported before its annotations could be checked.")
+# Every annotation of the package, shapes included, is checked at run time in tests.
+install_import_hook("loopwm", "beartype.beartype")
+
+jax.config.update("jax_enable_compilation_cache", False)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile(
+    "loopwm",
+    deadline=None,  # the first example compiles
+    derandomize=True,
+    database=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("loopwm")
+
+_REMEDY = re.compile(
+    r"\b(give|use|pass|lower|raise|cast|load|restore|needs?|check|install|choose|set|cap)\b", re.I
+)
+
+
+@pytest.fixture
+def key() -> PRNGKeyArray:
+    """The same PRNG key for every test."""
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same NumPy generator for every test, freshly seeded."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def assert_helpful() -> Callable[[object], None]:
+    """Checks that an error is one sentence and says what to do about it."""
+
+    def check(raised: object) -> None:
+        message = str(getattr(raised, "value", raised))
+        assert message.endswith(".") and "\n" not in message, message
+        assert len(re.findall(r"[.!?](?=\s|$)", message)) == 1, f"not one sentence: {message}"
+        assert _REMEDY.search(message), f"no remedy: {message}"
+
+    return check
