@@ -1,7 +1,7 @@
 """What acts: one small interface."""
 
 import abc
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 
+@runtime_checkable
 class SpaceCodec(Protocol):
     """How an agent's environment encodes observations and decodes actions."""
 

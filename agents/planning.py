@@ -29,9 +29,11 @@ class PlanningAgent(AbstractAgent):
         """The world model it plans with."""
         return self.networks.world_model
 
-    def _cold_memory(self, batch: int) -> Float[Array, "batch horizon action"]:
-        cold = self.planner.cold_start()
-        return jnp.broadcast_to(cold, (batch, *cold.shape))
+    def _cold_memory(self, batch: int) -> Float[np.ndarray, "batch horizon action"]:
+        # A NumPy array: JAX's would be of a weak type, and the planner would be compiled again for
+        # the memory of the next decision, which is not.
+        cold = np.asarray(self.planner.cold_start())
+        return np.broadcast_to(cold, (batch, *cold.shape))
 
     def _decide(
         self, observation: np.ndarray, state: AgentState, explore: bool

@@ -10,7 +10,7 @@ from loopwm.errors import UsageError
 
 def names() -> list[str]:
     """Names of the presets, sorted."""
-    files = importlib.resources.files(__package__).iterdir()
+    files = importlib.resources.files("loopwm.configs").iterdir()
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
@@ -31,5 +31,7 @@ def preset(name: str) -> dict[str, Any]:
             f"There is no configuration '{name}'; use {', '.join(names())}, or the path of a "
             ".yaml file."
         )
-    text = (importlib.resources.files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (importlib.resources.files("loopwm.configs") / f"{name}.yaml").read_text(
+        encoding="utf-8"
+    )
     return yaml.safe_load(text) or {}

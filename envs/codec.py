@@ -90,11 +90,12 @@ class DiscreteObservation(AbstractObservationCodec):
 
     def is_batch(self, observation: Any) -> bool:
         """By rank: a scalar is one observation, a vector a batch."""
-        rank = np.ndim(observation)
-        if rank > 1:
+        array = np.asarray(observation)
+        rank = array.ndim
+        if rank > 1 or not np.issubdtype(array.dtype, np.integer):
             raise UsageError(
-                f"The observation has {rank} axes, but the space is {self.space}; pass one "
-                "integer or a vector of them."
+                f"The observation has {rank} axes of {array.dtype}, but the space is {self.space}; "
+                "pass one integer or a vector of them."
             )
         return rank == 1
 
@@ -118,10 +119,11 @@ class BoxAction(AbstractActionCodec):
 
     def __post_init__(self):
         """Refuses bounds that are not finite."""
-        if not (np.all(np.isfinite(self.space.low)) and np.all(np.isfinite(self.space.high))):
+        if not self.space.is_bounded("both"):
             raise UsageError(
-                f"The action space {self.space} has infinite bounds, which cannot be scaled; "
-                "wrap the environment in gymnasium.wrappers.RescaleAction or declare finite bounds."
+                f"The action space {_one_line(self.space)} has infinite bounds, which cannot be "
+                "scaled, and only Box with finite bounds and Discrete are supported: give it "
+                "finite bounds with gymnasium.wrappers.TransformAction."
             )
 
     @property
@@ -138,17 +140,22 @@ class BoxAction(AbstractActionCodec):
         """Maps [low, high] to [−1, 1]; an entry whose bounds coincide becomes 0."""
         low, high = self._range()
         array = np.asarray(batch, np.float64).reshape(len(batch), -1)
-        half = 0.5 * (high - low)
-        return ((array - low - half) / np.where(half > 0, half, 1.0)).astype(np.float32)
+        middle, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
+        return ((array - middle) / np.where(half > 0, half, 1.0)).astype(np.float32)
 
     def decode(self, batch: Float[np.ndarray, "batch size"]) -> np.ndarray:
         """Maps [−1, 1] to [low, high]; integer boxes are rounded."""
         low, high = self._range()
-        raw = low + 0.5 * (np.clip(batch, -1.0, 1.0).astype(np.float64) + 1.0) * (high - low)
+        share = 0.5 + 0.5 * np.clip(batch, -1.0, 1.0).astype(np.float64)
+        raw = (1.0 - share) * low + share * high
         if np.issubdtype(self.space.dtype, np.integer):
             raw = np.rint(raw)
-        raw = np.clip(raw, low, high).reshape(len(batch), *self.space.shape)
-        return raw.astype(self.space.dtype)
+        # The bounds themselves are taken from the space: large integers do not survive float64.
+        bounds = (self.space.low.reshape(-1), self.space.high.reshape(-1))
+        result = np.where(share > 0.5, bounds[1], bounds[0])
+        inside = (raw > low) & (raw < high)
+        result[inside] = raw[inside].astype(self.space.dtype)
+        return result.reshape(len(batch), *self.space.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -201,6 +208,11 @@ def _look_up(space: gym.Space, codecs: dict, role: str) -> Any:
             return codec(space)
     supported = " and ".join(kind.__name__ for kind in codecs)
     raise UsageError(
-        f"The {role} space {space} is not supported; supported are {supported}: wrap the "
-        "environment so that it has one of these (see gymnasium.wrappers)."
+        f"The {role} space {_one_line(space)} is not supported; supported are {supported}: use a "
+        "wrapper that turns it into one of these (see gymnasium.wrappers)."
     )
+
+
+def _one_line(space: gym.Space) -> str:
+    text = " ".join(str(space).split())
+    return text if len(text) <= 100 else f"{text[:99]}…"

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from loopwm.errors import RunFailure
+from loopwm.errors import RunFailure, as_clause
 
 
 class GuardedEnv(gym.Wrapper):
@@ -23,8 +23,8 @@ class GuardedEnv(gym.Wrapper):
             observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:
             raise RunFailure(
-                f"{self._name} raised {type(error).__name__} in reset: {error}; correct the "
-                "environment."
+                f"{self._name} raised {type(error).__name__} in reset: {as_clause(error)}; "
+                "correct the environment."
             ) from error
         self._check(observation, "reset")
         return observation, info
@@ -37,19 +37,21 @@ class GuardedEnv(gym.Wrapper):
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
             raise RunFailure(
-                f"{self._name} raised {type(error).__name__} in {where}: {error}; correct the "
-                "environment."
+                f"{self._name} raised {type(error).__name__} in {where}: {as_clause(error)}; "
+                "correct the environment."
             ) from error
         self._check(observation, where)
         try:
             value = float(reward)
         except (TypeError, ValueError) as error:
             raise RunFailure(
-                f"{self._name} returned the reward {reward!r} in {where}; return a number."
+                f"{self._name} returned the reward {reward!r} in {where}, which is no number; "
+                "correct the environment."
             ) from error
-        if not np.isfinite(value):
+        if not _fits_float32(value):
             raise RunFailure(
-                f"{self._name} returned the reward {value} in {where}; return finite rewards."
+                f"{self._name} returned the reward {value} in {where}, but rewards need to be "
+                "finite in float32; correct the environment."
             )
         return observation, value, bool(terminated), bool(truncated), info
 
@@ -59,16 +61,26 @@ class GuardedEnv(gym.Wrapper):
         if shape is not None and np.shape(observation) != shape:
             raise RunFailure(
                 f"{self._name} returned an observation of shape {np.shape(observation)} in "
-                f"{where}, but its observation_space has {shape}; correct one of them."
+                f"{where}, but its observation_space has {shape}; correct the environment."
             )
         array = np.asarray(observation)
-        if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
+        if not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
             raise RunFailure(
-                f"{self._name} returned NaN or infinity in an observation in {where}; correct "
-                "the environment."
+                f"{self._name} returned an observation of {array.dtype} in {where}, which holds no "
+                "numbers; correct the environment."
+            )
+        if not _fits_float32(array):
+            raise RunFailure(
+                f"{self._name} returned NaN or infinity in an observation in {where}, or a number "
+                "too large for float32; correct the environment."
             )
         if isinstance(space, gym.spaces.Discrete) and not space.contains(observation):
             raise RunFailure(
                 f"{self._name} returned the observation {observation} in {where}, which lies "
-                f"outside {space}; correct one of them."
+                f"outside {space}; correct the environment."
             )
+
+
+def _fits_float32(value: float | np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.all(np.isfinite(np.asarray(value).astype(np.float32))))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import gymnasium as gym
 
 from loopwm.envs.guard import GuardedEnv
-from loopwm.errors import UsageError
+from loopwm.errors import UsageError, as_clause
 
 EnvSource = str | Callable[[], gym.Env]
 """A Gymnasium id ("CartPole-v1", "my_module:MyEnv-v0") or a function that makes an environment."""
@@ -39,20 +39,30 @@ def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
         else:
             env = gym.make(source, render_mode=render_mode, disable_env_checker=True)
     except gym.error.DependencyNotInstalled as error:
-        raise UsageError(f"{name} needs a package that is not installed: {_hint(error)}") from error
-    except gym.error.Error as error:
         raise UsageError(
-            f"There is no environment '{name}' ({_one_line(error)}); `loopwm envs` lists the "
-            "known ones, and your own is given as module:Id."
+            f"'{name}' needs a package that is not installed: {_hint(error)}."
+        ) from error
+    except gym.error.UnregisteredEnv as error:
+        raise UsageError(
+            f"There is no environment '{name}' ({as_clause(error)}); check the name with `loopwm "
+            "envs`, and give your own as module:Id."
         ) from error
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{name} could not be imported ({_one_line(error)}); install the package or run from "
-            "the folder that holds the module."
+            f"'{name}' could not be imported ({as_clause(error)}); install the package, or use the "
+            "folder that holds the module as the current one."
+        ) from error
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"'{name}' could not be made ({type(error).__name__}: {as_clause(error)}); correct the "
+            "environment, or check the name with `loopwm envs`."
         ) from error
     if not isinstance(env, gym.Env):
         raise UsageError(
-            f"{name} made a {type(env).__name__}, not a gymnasium.Env; return an environment."
+            f"'{name}' made a {type(env).__name__}, not a gymnasium.Env; give a function that "
+            "returns an environment."
         )
     return GuardedEnv(env, name)
 
@@ -75,17 +85,11 @@ def make_vector(source: EnvSource, count: int, *, same_step: bool = False) -> gy
     )
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")
-
-
 def _hint(error: BaseException) -> str:
-    text = _one_line(error)
+    text = as_clause(error)
     if "mujoco" in text.lower():
-        return f'{text}; install it with pip install "loopwm[mujoco]".'
-    return f"{text}; install it and try again."
-
-
+        return f'{text}; install it with pip install "loopwm[mujoco]"'
+    return f"{text}; install it and try again"
 
 
 def registered() -> list[str]:

@@ -13,6 +13,7 @@ from loopwm.envs.codec import (
     action_codec,
     observation_codec,
 )
+from loopwm.envs.make import EnvSource, make
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +31,15 @@ class Spaces:
             UsageError: a space is not supported; the sentence names it.
         """
         return cls(observation_codec(env.observation_space), action_codec(env.action_space))
+
+    @classmethod
+    def of_source(cls, source: EnvSource) -> "Spaces":
+        """The codecs of an environment that is made just to read its spaces."""
+        env = make(source)
+        try:
+            return cls.of(env)
+        finally:
+            env.close()
 
     def encode_observation(self, observation: Any) -> tuple[Float[np.ndarray, "batch n"], bool]:
         """Encodes one observation or a batch.

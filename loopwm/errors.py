@@ -1,5 +1,7 @@
 """The two failures a user can meet, each one sentence and an exit status."""
 
+import re
+
 
 class UsageError(ValueError):
     """The request cannot be carried out as asked: bad argument, bad file, unsupported space.
@@ -19,3 +21,9 @@ class RunFailure(RuntimeError):
     """
 
     exit_status = 1
+
+
+def as_clause(error: object, longest: int = 300) -> str:
+    """The text of a foreign exception, to be put into a sentence: one line, without full stops."""
+    text = re.sub(r"[.!?]+\s", "; ", " ".join(str(error).split())).rstrip(".!? ")
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

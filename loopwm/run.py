@@ -1,45 +1,28 @@
-"""Puts the parts of a run together: what `loopwm.train` and `loopwm.load` do."""
+"""What `loopwm.train`, `resume`, `load` and `evaluate` do."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from loopwm import configs, settings
-from loopwm.agents import AbstractAgent, PlanningAgent, PolicyAgent, RandomAgent
+from loopwm.agents import PlanningAgent, PolicyAgent
 from loopwm.core import AbstractDepthRule
-from loopwm.envs import EnvSource, Spaces, VectorStepper, env_name, make, make_vector, thresholds
-from loopwm.errors import RunFailure, UsageError
-from loopwm.evaluation import record_episode, run_episodes, write_report
-from loopwm.models import Networks, Normalizer, Sizes, build_networks, count_parameters
+from loopwm.envs import EnvSource, Spaces, env_name
+from loopwm.errors import UsageError
+from loopwm.evaluation import record_episode, run_episodes
+from loopwm.models import Normalizer
 from loopwm.nn import resolve
-from loopwm.planning import AbstractPlanner
+from loopwm.session import Interrupted, Session, build_planner, build_run_networks
 from loopwm.stability import Certifiable, certify
-from loopwm.training import (
-    Clock,
-    Counters,
-    LearnerState,
-    RunConfig,
-    RunFolder,
-    RunTelemetry,
-    Trainer,
-    checkpoint,
-    init_learner,
-)
+from loopwm.training import RunConfig, RunFolder, checkpoint
 from loopwm.training.run_folder import read_yaml
 
 DEFAULT_CONFIG = "classic_control"
-
-
-class Interrupted(RunFailure):
-    """The user asked a run to stop; everything was saved."""
 
 
 def resolve_config(
@@ -76,7 +59,7 @@ def resolve_config(
 
 def enable_compile_cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless one is set already."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     jax.config.update("jax_compilation_cache_dir", os.path.join(base, "loopwm", "jax"))
@@ -115,7 +98,7 @@ def train(
     resolved = resolve_config(
         env_name(env), config=config, overrides=overrides, seed=seed, steps=steps
     )
-    session = _Session(env, resolved)
+    session = Session(env, resolved)
     folder = RunFolder.create(out if out is not None else fresh_folder(resolved), resolved)
     return session.run(folder, resume=False, quiet=quiet)
 
@@ -153,7 +136,7 @@ def resume(
         config = dataclasses.replace(config, steps=steps)
     if checkpoint.latest(folder) is None:
         raise UsageError(f"{run} holds no checkpoint to go on from; start the run anew.")
-    session = _Session(config.env if env is None else env, config)
+    session = Session(config.env if env is None else env, config)
     return session.run(folder, resume=True, quiet=quiet)
 
 
@@ -181,23 +164,21 @@ def load(
     enable_compile_cache()
     folder = RunFolder.open(run)
     config = folder.read_config()
-    single = make(config.env if env is None else env)
-    spaces = Spaces.of(single)
-    single.close()
+    spaces = Spaces.of_source(config.env if env is None else env)
     arrays, _ = checkpoint.load(folder)
     skeleton = {
-        "learner": {"networks": _networks(config, spaces)},
-        "normalizer": jax.tree.map(np.asarray, Normalizer.create(spaces.observation.size)),
+        "learner": {"average": build_run_networks(config, spaces)},
+        "normalizer": Normalizer.create(spaces.observation.size),
     }
     tree = checkpoint.with_arrays(skeleton, arrays)
-    networks = resolve(tree["learner"]["networks"])
+    networks = resolve(tree["learner"]["average"])
     normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), tree["normalizer"])
     if planner == "policy":
         return PolicyAgent(networks=networks, normalizer=normalizer, spaces=spaces)
     return PlanningAgent(
         networks=networks,
         normalizer=normalizer,
-        planner=_planner(config, spaces, planner),
+        planner=build_planner(config, spaces, planner),
         discount=config.learner.discount,
         spaces=spaces,
         rule=rule,
@@ -239,7 +220,7 @@ def evaluate_run(
     source = config.env if env is None else env
     limit = config.evaluation.max_episode_steps
     result = run_episodes(
-        agent, source, agent.spaces, episodes=episodes, seed=seed, max_steps=limit
+        agent, source, Spaces.of_source(source), episodes=episodes, seed=seed, max_steps=limit
     )
     core = agent.world_model.core_module()
     record = {
@@ -270,149 +251,4 @@ def fresh_folder(config: RunConfig) -> pathlib.Path:
     return candidate
 
 
-def _networks(config: RunConfig, spaces: Spaces) -> Networks:
-    sizes = Sizes(observation=spaces.observation.size, action=spaces.action.size)
-    return build_networks(
-        config.model,
-        config.heads,
-        sizes,
-        discrete=spaces.action.discrete,
-        key=jax.random.key(config.seed),
-    )
-
-
-def _planner(config: RunConfig, spaces: Spaces, name: str | None = None) -> AbstractPlanner:
-    builder = config.planning.choose(discrete=spaces.action.discrete, name=name)
-    return builder.build(spaces.action.size)
-
-
-class _Session:
-    """Checks a request and holds what a run needs, before anything is written."""
-
-    def __init__(self, source: EnvSource, config: RunConfig):
-        self.source, self.config = source, config
-        single = make(source)
-        try:
-            self.spaces = Spaces.of(single)
-            given = config.evaluation.threshold
-            self.threshold = thresholds.reward_threshold(single) if given is None else given
-        finally:
-            single.close()
-        self.planner = _planner(config, self.spaces)
-
-    def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> PlanningAgent:
-        """Trains in the folder; see `train`."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
-        learner = init_learner(
-            _networks(self.config, self.spaces), self.config.learner, key=key
-        )
-        done = checkpoint.steps(folder)[-1] if resume else 0
-        telemetry = RunTelemetry(folder, self.config.steps, done, quiet=quiet)
-        collection = self.config.collection
-        vector = make_vector(
-            self.source, collection.envs, same_step=collection.same_step_reset
-        )
-        try:
-            trainer = self._trainer(folder, learner, telemetry)
-            if resume:
-                trainer.restore()
-                folder.write_config(self.config)
-            with _stop_on_signal(trainer):
-                finished = trainer.run(VectorStepper(vector, self.spaces), Clock())
-        finally:
-            telemetry.close()
-            vector.close()
-        self._report(folder, trainer)
-        if not finished:
-            raise Interrupted(
-                f"Stopped at env step {trainer.counters.env_steps} and saved; go on with: "
-                f"loopwm train {self.config.env} --resume {folder.path}"
-            )
-        telemetry.message(f"{folder.path} holds the run; report: {folder.report_file}")
-        return self._actor(trainer.resolved_networks(), trainer.normalizer)
-
-    def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Any) -> Trainer:
-        evaluation = self.config.evaluation
-        return Trainer(
-            self.config,
-            folder,
-            self.spaces,
-            learner,
-            make_actor=self._actor,
-            random_actor=RandomAgent(
-                action_size=self.spaces.action.size,
-                discrete=self.spaces.action.discrete,
-                spaces=self.spaces,
-            ),
-            evaluate=lambda actor, seed: run_episodes(
-                actor,
-                self.source,
-                self.spaces,
-                episodes=evaluation.episodes,
-                seed=seed,
-                max_steps=evaluation.max_episode_steps,
-            ),
-            summarise=self._summary,
-            threshold=self.threshold,
-            telemetry=telemetry,
-        )
-
-    def _actor(self, networks: Networks, normalizer: Normalizer) -> PlanningAgent:
-        return PlanningAgent(
-            networks=networks,
-            normalizer=jax.tree.map(lambda x: np.asarray(x, np.float32), normalizer),
-            planner=self.planner,
-            discount=self.config.learner.discount,
-            spaces=self.spaces,
-        )
-
-    def _summary(
-        self, learner: LearnerState, counters: Counters, records: list[dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Contents of summary.json."""
-        model = learner.networks.world_model
-        core = model.core_module()
-        return {
-            "env": self.config.env,
-            "seed": self.config.seed,
-            "env_steps": counters.env_steps,
-            "wall_seconds": counters.wall_seconds,
-            "compile_seconds": counters.compile_seconds,
-            "threshold": self.threshold,
-            "solved_at": counters.solved_at,
-            "final_return_mean": records[-1]["return_mean"] if records else None,
-            "params": {
-                "total": count_parameters(learner.networks),
-                "world_model": count_parameters(model),
-                "core": count_parameters(core),
-            },
-            "certificate": certify(core).summary() if isinstance(core, Certifiable) else None,
-        }
-
-    def _report(self, folder: RunFolder, trainer: Trainer) -> None:
-        summary = self._summary(trainer.learner, trainer.counters, folder.read_evals())
-        write_report(folder, self.config, summary)
-
-
-@contextlib.contextmanager
-def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {}
-
-    def request(number: int, _frame: object) -> None:
-        trainer.stop_requested = True
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, request)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-__all__ = ["AbstractAgent", "Interrupted", "load", "resolve_config", "resume", "train"]
+__all__ = ["Interrupted", "evaluate_run", "load", "resolve_config", "resume", "train"]

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -77,7 +77,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def parse_overrides(pairs: typing.Sequence[str]) -> dict[str, Any]:
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """Nested mapping of `a.b=value` pairs; values are read as YAML.
 
     Raises:
@@ -99,13 +99,12 @@ def parse_overrides(pairs: typing.Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _build_registered(
-    registry: Mapping[str, type], values: Mapping[str, Any], path: str
-) -> Any:
+def _build_registered(registry: Mapping[str, type], values: Mapping[str, Any], path: str) -> Any:
     rest = dict(values)
     name = rest.pop("name", next(iter(registry)))
     if name not in registry:
-        raise UsageError(_unknown(f"{path}.name={name}", [f"{path}.name={key}" for key in registry]))
+        valid = [f"{path}.name={key}" for key in registry]
+        raise UsageError(_unknown(f"{path}.name={name}", valid))
     return build(registry[name], rest, path + ".")
 
 

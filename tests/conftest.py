@@ -1,6 +1,7 @@
 """Set-up shared by all tests: CPU, strict shapes, checked annotations, seeded randomness."""
 
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Callable
@@ -9,7 +10,9 @@ from collections.abc import Callable
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
+import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -34,7 +37,7 @@ settings.register_profile(
 settings.load_profile("loopwm")
 
 _REMEDY = re.compile(
-    r"\b(give|use|pass|lower|raise|cast|load|restore|needs?|check|install|choose|set|cap)\b", re.I
+    r"\b(give|use|pass|lower|raise|cast|load|restore|needs?|check|correct|install|choose|set|cap)\b", re.I
 )
 
 
@@ -50,6 +53,24 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="session")
+def filled() -> Callable[[Callable[[PRNGKeyArray], object]], object]:
+    """Builds a module without compiling its initialisers: shapes from JAX, numbers from NumPy."""
+
+    def build(builder: Callable[[PRNGKeyArray], object], seed: int = 0) -> object:
+        rng = np.random.default_rng(seed)
+
+        def fill(leaf: object) -> object:
+            if not isinstance(leaf, jax.ShapeDtypeStruct):
+                return leaf
+            values = rng.normal(size=leaf.shape) / np.sqrt(max(1, *leaf.shape[-1:]))
+            return jnp.asarray(values, leaf.dtype)
+
+        return jax.tree.map(fill, eqx.filter_eval_shape(builder, jax.random.key(seed)))
+
+    return build
+
+
 @pytest.fixture
 def assert_helpful() -> Callable[[object], None]:
     """Checks that an error is one sentence and says what to do about it."""
@@ -61,3 +82,8 @@ def assert_helpful() -> Callable[[object], None]:
         assert _REMEDY.search(message), f"no remedy: {message}"
 
     return check
+
+
+# Environments and fixtures of whole runs, shared by the folders below.
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "helpers"))
+pytest_plugins = ["run_fixtures"]

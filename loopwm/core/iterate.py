@@ -30,9 +30,7 @@ class AbstractUpdate(eqx.Module):
     def rounding(self, h: Float[Array, " width"]) -> Float[Array, ""]:
         """η, a bound in `norm` of the rounding error made by one application at h."""
 
-    def error_bound(
-        self, residual: Float[Array, ""], eta: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def error_bound(self, residual: Float[Array, ""], eta: Float[Array, ""]) -> Float[Array, ""]:
         r"""A-posteriori bound of the distance to the fixed point.
 
         $$\|h_t - h^*\| \le \frac{\rho}{1-\rho}\|h_t - h_{t-1}\| + \frac{\eta}{1-\rho}.$$
@@ -86,9 +84,7 @@ def terminate(update: AbstractUpdate, rule: AbstractDepthRule, state: LoopState)
     return eqx.tree_at(lambda s: s.done, state, done)
 
 
-def postprocess(
-    update: AbstractUpdate, state: LoopState
-) -> Solution[Float[Array, " width"]]:
+def postprocess(update: AbstractUpdate, state: LoopState) -> Solution[Float[Array, " width"]]:
     """The solution: h_T with loops used, residual, error bound and how it ended."""
     residual, bound = _measure(update, state)
     ended = RESULTS.where(state.done, RESULTS.successful, RESULTS.max_depth_reached)
@@ -148,8 +144,11 @@ def _scan_masked(update: AbstractUpdate, state: LoopState, rule: AbstractDepthRu
 
 
 def _while(update: AbstractUpdate, state: LoopState, rule: AbstractDepthRule) -> LoopState:
+    def goes_on(current: LoopState) -> Bool[Array, ""]:
+        # A NaN never meets a tolerance and would hold up its whole batch.
+        finite = jnp.all(jnp.isfinite(current.h))
+        return ~current.done & finite & (current.loops < rule.max_depth)
+
     return jax.lax.while_loop(
-        lambda current: ~current.done & (current.loops < rule.max_depth),
-        lambda current: terminate(update, rule, step(update, current)),
-        state,
+        goes_on, lambda current: terminate(update, rule, step(update, current)), state
     )

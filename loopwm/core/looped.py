@@ -38,11 +38,13 @@ class CoreConfig:
                 f"model.core.width is {self.width} and layers {self.layers}; both need to be at "
                 "least 1."
             )
-        if not 0.0 < self.gamma < 1.0:
+        # As float32 numbers, in which the loop runs: 1 − 1e-9 is 1 there.
+        gamma, low, high = np.float32([self.gamma, self.retention_min, self.retention_max])
+        if not 0.0 < gamma < 1.0:
             raise UsageError(
                 f"model.core.gamma is {self.gamma}; a contraction needs a value between 0 and 1."
             )
-        if not 0.0 < self.retention_min < self.retention_max < 1.0:
+        if not 0.0 < low < high < 1.0:
             raise UsageError(
                 f"model.core.retention_min and retention_max are {self.retention_min} and "
                 f"{self.retention_max}; give 0 < retention_min < retention_max < 1."
@@ -93,19 +95,24 @@ class BoundUpdate(AbstractUpdate):
         return weighted.norm(x, weighted.weights(self.retention, self.gamma))
 
     def rate(self) -> Float[Array, ""]:
-        """ρ = max_i ā_i + (1 − ā_i)γ."""
-        return jnp.max(weighted.channel_rates(self.retention, self.gamma))
+        """ρ = max_i ā_i + (1 − ā_i)γ, rounded up."""
+        rate = jnp.max(weighted.channel_rates(self.retention, self.gamma))
+        return rate * (1.0 + 4.0 * jnp.finfo(rate.dtype).eps)
 
     def rounding(self, h: Float[Array, " width"]) -> Float[Array, ""]:
-        """η: the layers' rounding (each later layer is 1-Lipschitz, so they add) and the mix."""
+        """η: the layers' rounding (each later layer is 1-Lipschitz, so they add) and the mix.
+
+        A floor covers what the norms lose when squares of tiny entries vanish.
+        """
         unit = 0.5 * jnp.finfo(h.dtype).eps
         y, total = h, jnp.zeros((), h.dtype)
         for layer, injected in zip(self.layers, self.injected, strict=True):
             total = total + layer.rounding(y, injected)
             y = layer(y, injected)
         total = total + 4.0 * unit * (jnp.linalg.norm(h) + jnp.linalg.norm(y) + total)
+        floor = 4.0 * np.sqrt(h.size * float(jnp.finfo(h.dtype).tiny))
         p = weighted.weights(self.retention, self.gamma)
-        return jnp.sqrt(jnp.max(p)) * total
+        return jnp.sqrt(jnp.max(p)) * (total + floor)
 
 
 class LoopedCore(eqx.Module):
@@ -145,10 +152,11 @@ class LoopedCore(eqx.Module):
     def bind(self, e: Float[Array, " width"]) -> BoundUpdate:
         """The inner update for one input e of shape (width,)."""
         low, high = self.config.retention_min, self.config.retention_max
+        retention = low + (high - low) * jax.nn.sigmoid(self.retention(e))
         return BoundUpdate(
             layers=self.layers,
             injected=tuple(layer.inject(e) for layer in self.layers),
-            retention=low + (high - low) * jax.nn.sigmoid(self.retention(e)),
+            retention=jnp.clip(retention, low, high),  # rounding may step over an end
             gamma=self.config.gamma,
         )
 
@@ -180,7 +188,8 @@ class LoopedCore(eqx.Module):
                 LayerBound(name=f"layers[{i}]", constant=layer.lipschitz())
                 for i, layer in enumerate(self.layers)
             ),
-            scale=self.config.gamma,
-            retention_min=self.config.retention_min,
-            retention_max=self.config.retention_max,
+            # The float32 numbers that the loop computes with, not the decimals they came from.
+            scale=float(np.float32(self.config.gamma)),
+            retention_min=float(np.float32(self.config.retention_min)),
+            retention_max=float(np.float32(self.config.retention_max)),
         )

@@ -77,7 +77,7 @@ def _curve(records: list[dict[str, Any]], threshold: float | None) -> str:
     low, high = min(shown), max(shown)
     span = (high - low) or 1.0
 
-    def x(step: float) -> float:
+    def x(step: int) -> float:
         return _MARGIN + (_WIDTH - 2 * _MARGIN) * step / max(steps[-1], 1)
 
     def y(value: float) -> float:

@@ -91,9 +91,7 @@ class LoopedWorldModel(AbstractWorldModel):
     ) -> Solution[Float[Array, " latent"]]:
         """One imagined transition; z' = SoftNorm(z + Core(z, u)), shape (latent,)."""
         inner = self.core(z, u, FixedDepth(self.depth) if rule is None else rule)
-        return Solution(
-            value=self.bound(z + inner.value), result=inner.result, stats=inner.stats
-        )
+        return Solution(value=self.bound(z + inner.value), result=inner.result, stats=inner.stats)
 
     def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:
         """Normalised observation, shape (observation,)."""

@@ -16,9 +16,7 @@ class Networks(eqx.Module):
     critic: Critic
     policy: AbstractPolicy
 
-    def value(
-        self, z: Float[Array, " latent"], *, key: PRNGKeyArray
-    ) -> Float[Array, "2"]:
+    def value(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, "2"]:
         """State value under the policy by both critics, normalised units, shape (2,)."""
         actions, weights, _ = self.policy.weighted_actions(z, key=key)
         return weights @ jax.vmap(lambda u: self.critic.values(z, u))(actions)

@@ -21,9 +21,7 @@ class Normalizer(eqx.Module):
     @classmethod
     def create(cls, size: int) -> "Normalizer":
         """Mean 0 and variance 1 before anything was seen."""
-        return cls(
-            mean=np.zeros(size), variance=np.ones(size), count=np.zeros(())
-        )
+        return cls(mean=np.zeros(size), variance=np.ones(size), count=np.zeros(()))
 
     def update(self, batch: Float[np.ndarray, "batch observation"]) -> "Normalizer":
         """Merges a batch of shape (batch, observation); on the host, in float64."""
@@ -35,9 +33,7 @@ class Normalizer(eqx.Module):
         total = count + size
         delta = mean - np.asarray(self.mean)
         merged = (
-            np.asarray(self.variance) * count
-            + variance * size
-            + delta**2 * (count * size / total)
+            np.asarray(self.variance) * count + variance * size + delta**2 * (count * size / total)
         ) / total
         return Normalizer(
             mean=np.asarray(self.mean) + delta * (size / total),

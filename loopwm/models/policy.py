@@ -1,6 +1,7 @@
 """Policy priors: what proposes actions to the planner and acts by itself."""
 
 import abc
+import math
 
 import equinox as eqx
 import jax
@@ -20,6 +21,10 @@ class AbstractPolicy(eqx.Module):
     @abc.abstractmethod
     def sample(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, " action"]:
         """One action u of shape (action,) at z of shape (latent,)."""
+
+    @abc.abstractmethod
+    def target_entropy(self) -> float:
+        """Mean entropy that learning holds the policy at, in nats."""
 
     @abc.abstractmethod
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
@@ -63,6 +68,10 @@ class CategoricalPolicy(AbstractPolicy):
         index = jax.random.categorical(key, self.network(z))
         return jax.nn.one_hot(index, self.action_size)
 
+    def target_entropy(self) -> float:
+        """0.3 of the uniform distribution's."""
+        return 0.3 * math.log(self.action_size)
+
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
         """The one-hot most likely action, shape (actions,)."""
         return jax.nn.one_hot(jnp.argmax(self.network(z)), self.action_size)
@@ -105,6 +114,10 @@ class GaussianPolicy(AbstractPolicy):
         """A sample in (−1, 1), shape (action,)."""
         mean, log_scale = self._parameters(z)
         return jnp.tanh(mean + jnp.exp(log_scale) * jax.random.normal(key, mean.shape))
+
+    def target_entropy(self) -> float:
+        """−1 an action entry, as in SAC (Haarnoja et al. 2018, arXiv 1812.05905)."""
+        return -float(self.action_size)
 
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
         """tanh of the mean, shape (action,)."""

@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import AbstractDepthRule, Solution
@@ -28,12 +29,25 @@ class Outcome(eqx.Module):
     continuation_logit: Float[Array, ""]
     """Logit of the probability that the task does not terminate with this step, scalar."""
 
+    @property
+    def goes_on(self) -> Float[Array, ""]:
+        """1 where going on is the likelier of the two, else 0, scalar.
+
+        Imagination uses this rather than the probability: a model that is a little unsure at
+        every step (0.997, say) would otherwise end every long imagined episode.
+
+        Source: TD-MPC2 (arXiv 2310.16828), episodic tasks.
+        """
+        return (self.continuation_logit > 0.0).astype(jnp.float32)
+
 
 class AbstractWorldModel(eqx.Module):
     """A latent world model; unbatched, callers vmap."""
 
     latent: eqx.AbstractVar[int]
     """Size of z."""
+    depth: eqx.AbstractVar[int]
+    """Loops of a transition when no rule is given; 1 for models without loops."""
 
     @abc.abstractmethod
     def encode(self, observation: Float[Array, " observation"]) -> Float[Array, " latent"]:

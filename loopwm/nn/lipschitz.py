@@ -12,6 +12,11 @@ from loopwm.nn.parametrization import AbstractParametrization, SpectralCap, arra
 from loopwm.stability import exact_norm
 
 
+def _product(matrix: Float[Array, "m n"], x: Float[Array, " n"]) -> Float[Array, " m"]:
+    """Matrix times vector in full float32: TF32, the default on GPU, would void `rounding`."""
+    return jnp.matmul(matrix, x, precision=jax.lax.Precision.HIGHEST)
+
+
 class AbstractLipschitz(eqx.Module):
     """A layer whose Lipschitz constant in its first argument is known, in the 2-norm."""
 
@@ -43,7 +48,7 @@ class CappedLinear(AbstractLipschitz):
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
         """Maps x of shape (inputs,) to shape (outputs,)."""
-        return array_of(self.weight) @ x + self.bias
+        return _product(array_of(self.weight), x) + self.bias
 
     def lipschitz(self) -> float:
         """‖W‖₂."""
@@ -102,7 +107,7 @@ class ConvexPotential(AbstractLipschitz):
             y⁺, shape (width,).
         """
         s = array_of(self.weight)
-        return y - s.T @ jax.nn.relu(s @ y + injected)
+        return y - _product(s.T, jax.nn.relu(_product(s, y) + injected))
 
     def rounding(
         self, y: Float[Array, " width"], injected: Float[Array, " hidden"]
@@ -142,7 +147,12 @@ class SoftNorm(AbstractLipschitz):
 
     def __call__(self, x: Float[Array, " width"]) -> Float[Array, " width"]:
         """Maps x of shape (width,) into the ball of radius R."""
-        return x * jax.lax.rsqrt(1.0 + jnp.sum(x * x) / self.radius**2)
+        # The result does not depend on this scale, so it needs no gradient; it keeps the squares
+        # of huge entries from overflowing, which would send them to the centre.
+        scale = jnp.maximum(self.radius, jax.lax.stop_gradient(jnp.max(jnp.abs(x))))
+        unit = x / scale
+        squared = (self.radius / scale) ** 2 + jnp.sum(unit * unit)
+        return self.radius * unit * jax.lax.rsqrt(squared)
 
     def lipschitz(self) -> float:
         """1."""

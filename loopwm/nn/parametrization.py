@@ -38,7 +38,8 @@ class SpectralCap(AbstractParametrization):
     def value(self) -> Float[Array, "rows columns"]:
         """The capped matrix, shape (rows, columns)."""
         bound = gram_bound(self.free, self.iterations)
-        return self.free * jnp.minimum(1.0, self.cap / jnp.where(bound > 0, bound, 1.0))
+        over = bound > self.cap
+        return self.free * jnp.where(over, self.cap / jnp.where(over, bound, 1.0), 1.0)
 
 
 def array_of(weight: Array | AbstractParametrization) -> Array:
@@ -52,6 +53,10 @@ def resolve(tree: Tree) -> Tree:
     Call it once per forward pass, outside loops and rollouts: inside, the constraint would be
     computed again at each iteration. Gradients flow through.
     """
+
+    def is_constrained(node: object) -> bool:
+        return isinstance(node, AbstractParametrization)
+
     return jax.tree.map(
-        array_of, tree, is_leaf=lambda node: isinstance(node, AbstractParametrization)
+        lambda node: node.value() if is_constrained(node) else node, tree, is_leaf=is_constrained
     )

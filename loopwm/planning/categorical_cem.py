@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import RESULTS
+from loopwm.errors import UsageError
 from loopwm.planning.planner import (
     AbstractPlanner,
     Plan,
@@ -43,6 +44,11 @@ class CategoricalCEMConfig(PlannerBuilder):
     def __post_init__(self):
         """Refuses sizes that cannot work."""
         check_sizes("planning.categorical_cem", self)
+        if not (0.0 <= self.momentum < 1.0 and 0.0 <= self.floor <= 1.0):
+            raise UsageError(
+                f"planning.categorical_cem.momentum and floor are {self.momentum} and "
+                f"{self.floor}; give values in [0, 1) and [0, 1]."
+            )
 
     @property
     def discrete(self) -> bool:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import RESULTS
+from loopwm.errors import UsageError
 from loopwm.planning.planner import (
     AbstractPlanner,
     Plan,
@@ -43,6 +44,11 @@ class MPPIConfig(PlannerBuilder):
     def __post_init__(self):
         """Refuses sizes that cannot work."""
         check_sizes("planning.mppi", self)
+        if not 0.0 < self.scale_min <= self.scale_max < float("inf"):
+            raise UsageError(
+                f"planning.mppi.scale_min and scale_max are {self.scale_min} and "
+                f"{self.scale_max}; give 0 < scale_min <= scale_max."
+            )
 
     @property
     def discrete(self) -> bool:

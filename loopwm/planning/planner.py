@@ -48,9 +48,7 @@ class AbstractPlanner(eqx.Module):
         """Warm start before the first decision of an episode."""
 
     @abc.abstractmethod
-    def init(
-        self, warm_start: Any, proposed: Float[Array, "proposals horizon action"]
-    ) -> Any:
+    def init(self, warm_start: Any, proposed: Float[Array, "proposals horizon action"]) -> Any:
         """State before the first iteration.
 
         Args:
@@ -98,9 +96,9 @@ class AbstractPlanner(eqx.Module):
             The decision and the next warm start.
         """
         key_propose, key_steps, key_last = jax.random.split(key, 3)
-        proposed = jax.vmap(
-            lambda k: propose_sequence(model, z, self.horizon, key=k)
-        )(jax.random.split(key_propose, self.proposals))
+        proposed = jax.vmap(lambda k: propose_sequence(model, z, self.horizon, key=k))(
+            jax.random.split(key_propose, self.proposals)
+        )
 
         def body(state, step_key):
             return self.step(model, z, state, key=step_key), None
@@ -124,9 +122,7 @@ class PlannerBuilder(abc.ABC):
         """Whether it plans over one-hot actions (True) or over vectors in [−1, 1]."""
 
 
-def elite_weights(
-    scores: Float[Array, " elites"], temperature: float
-) -> Float[Array, " elites"]:
+def elite_weights(scores: Float[Array, " elites"], temperature: float) -> Float[Array, " elites"]:
     """softmax of the elites' scores over their own spread, times temperature; sums to 1.
 
     Dividing by the spread makes the weights independent of the scale of rewards.
@@ -136,7 +132,7 @@ def elite_weights(
 
 
 def check_sizes(name: str, config: Any) -> None:
-    """Refuses planner sizes that cannot work, naming the key."""
+    """Refuses planner sizes and a temperature that cannot work, naming the key."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.type in (int, "int") and value < 1 and field.name != "proposals":
@@ -150,4 +146,8 @@ def check_sizes(name: str, config: Any) -> None:
         raise UsageError(
             f"{name}.elites is {config.elites}, more than population ({config.population}); "
             "lower it."
+        )
+    if not 0.0 < config.temperature < float("inf"):
+        raise UsageError(
+            f"{name}.temperature is {config.temperature}; give a positive, finite number."
         )

@@ -19,7 +19,7 @@ class Imagined(eqx.Module):
     reward: Float[Array, ""]
     """r_t in the units of `value`, scalar."""
     continuation: Float[Array, ""]
-    """Probability that the task goes on after this step, scalar in [0, 1]."""
+    """How far the task goes on after this step, scalar in [0, 1]."""
     loops: Float[Array, ""]
     """Inner loops spent, scalar."""
 
@@ -66,7 +66,7 @@ class NetworksModel(AbstractPlanningModel):
         return Imagined(
             z=solution.value,
             reward=(1.0 - self.discount) * outcome.reward,
-            continuation=jax.nn.sigmoid(outcome.continuation_logit),
+            continuation=outcome.goes_on,
             loops=solution.stats.loops.astype(jnp.float32),
         )
 
@@ -98,7 +98,7 @@ def score(
     $$\sum_{k<K} \gamma^k \Big(\prod_{j<k} c_j\Big) r_k
       + \gamma^K \Big(\prod_{j<K} c_j\Big) V(z_K)$$
 
-    with $c_j$ the probability that the task goes on after step j.
+    with $c_j$ the continuation of step j.
 
     Args:
         model: the planning model.

@@ -103,10 +103,12 @@ class Certificate:
             The number of loops.
 
         Raises:
-            UsageError: the tolerance is not positive.
+            UsageError: the tolerance is not positive, or the initial error is no distance.
         """
         if not tolerance > 0:
             raise UsageError(f"tolerance is {tolerance}; give a positive distance.")
+        if not 0 <= initial_error < float("inf"):
+            raise UsageError(f"initial_error is {initial_error}; give a finite distance.")
         if initial_error <= tolerance:
             return 0
         return int(np.ceil(np.log(tolerance / initial_error) / np.log(self.rate)))
@@ -131,7 +133,8 @@ def certify(module: object) -> Certificate:
 
     Raises:
         UsageError: the module declares no inner update, has NaN weights or weights of lower
-            precision than float32, or γ is not below 1, so that no certificate exists.
+            precision than float32, its retention leaves (0, 1), or γ is not below 1, so that no
+            certificate exists.
     """
     if not isinstance(module, Certifiable):
         raise UsageError(
@@ -147,6 +150,11 @@ def certify(module: object) -> Certificate:
             "certified to contract; lower gamma or cap the layers."
         )
     low, high = declared.retention_min, declared.retention_max
+    if not 0.0 < low <= high < 1.0:
+        raise UsageError(
+            f"The declared retention lies in [{low}, {high}], not inside (0, 1), so the update is "
+            "not certified to contract; lower its largest value or raise its smallest."
+        )
     rates = [a + (1.0 - a) * gamma for a in (low, high)]
     p = [1.0 / ((1.0 - a) * c) for a, c in zip((low, high), rates, strict=True)]
     return Certificate(

@@ -34,8 +34,8 @@ def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Flo
     """
     # A power of two near the largest entry is taken out first, exactly and without a gradient
     # (the bound is homogeneous), so that squares neither overflow nor vanish.
-    exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(weight))))[1] - 1
-    unit = jnp.ldexp(jnp.ones((), weight.dtype), exponent)
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(weight)))
+    unit = jnp.ldexp(jnp.ones((), weight.dtype), jnp.frexp(largest)[1] - 1)
     matrix = weight / unit
     tall = matrix.shape[0] >= matrix.shape[1]
     gram = _product(matrix.T, matrix) if tall else _product(matrix, matrix.T)
@@ -46,20 +46,21 @@ def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Flo
     gram = gram / safe
     log_scale = jnp.log(safe)  # logarithm of the factor taken out of G_n
 
-    def double(carry, _):
-        current, scale = carry
-        current = _product(current.T, current)
-        norm = jnp.sqrt(jnp.sum(current * current))
-        norm = jnp.where(nonzero, norm, 1.0)
-        return (current / norm, 2.0 * scale + jnp.log(norm)), None
-
     # Each doubling ends with ||current||_F = 1, so the bound is exp(scale / 2^n) at the end.
-    (current, log_scale), _ = jax.lax.scan(
-        double, (jnp.where(nonzero, gram, jnp.eye(gram.shape[0])), log_scale), None, iterations - 1
-    )
+    start = jnp.where(nonzero, gram, jnp.eye(len(gram), dtype=gram.dtype))
+    (current, log_scale), _ = jax.lax.scan(_double, (start, log_scale), None, iterations - 1)
     tail = jnp.sum(current * current)
     exponent = (log_scale + 0.5 * jnp.log(tail)) / 2.0**iterations
     return jnp.where(nonzero, unit * jnp.exp(exponent) * (1.0 + _FLOAT32_MARGIN), 0.0)
+
+
+def _double(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+    """G_{n+1} = G_nᵀG_n brought to Frobenius norm 1, and the logarithm of what was taken out."""
+    # Here and not inside gram_bound, so that calls outside jit compile the scan once.
+    gram, log_scale = carry
+    gram = _product(gram.T, gram)
+    norm = jnp.sqrt(jnp.sum(gram * gram))
+    return (gram / norm, 2.0 * log_scale + jnp.log(norm)), None
 
 
 def _product(left: Float[Array, "n k"], right: Float[Array, "k m"]) -> Float[Array, "n m"]:

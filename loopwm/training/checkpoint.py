@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from loopwm.errors import UsageError
@@ -19,7 +20,7 @@ Tree = TypeVar("Tree")
 
 def arrays_of(tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a tree by path; random keys as their data."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array))
+    flat, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, _is_array))
     return {_name(path): np.asarray(_plain(leaf)) for path, leaf in flat}
 
 
@@ -38,11 +39,13 @@ def with_arrays(tree: Tree, arrays: Mapping[str, np.ndarray]) -> Tree:
                 f"The checkpoint does not fit the run's configuration at {name}; load it with "
                 "the config.yaml it was written with."
             )
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(np.asarray(new))
-        return jax.numpy.asarray(new, leaf.dtype)
+        if isinstance(leaf, np.ndarray):
+            return np.asarray(new, leaf.dtype)  # host arrays stay float64
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(jnp.asarray(new))
+        return jnp.asarray(new, leaf.dtype)
 
-    dynamic, static = eqx.partition(tree, eqx.is_array)
+    dynamic, static = eqx.partition(tree, _is_array)
     return eqx.combine(jax.tree_util.tree_map_with_path(replace, dynamic), static)
 
 
@@ -141,12 +144,16 @@ def _checkpointer():
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray)
+
+
 def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _plain(leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(leaf)
     return leaf
 

@@ -23,9 +23,9 @@ class Clock:
         self._since: float | None = None
         jax.monitoring.register_event_duration_secs_listener(self._on_event)
 
-    def _on_event(self, event: str, duration: float, **_kwargs: object) -> None:
+    def _on_event(self, event: str, duration_secs: float, **_kwargs: object) -> None:
         if event in _COMPILE_EVENTS and self._since is not None:
-            self._compile += duration
+            self._compile += duration_secs
 
     def start(self, wall: float, compiling: float) -> None:
         """Starts from seconds already spent."""

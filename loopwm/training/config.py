@@ -13,7 +13,7 @@ class LearnerConfig:
 
     discount: float = 0.99
     """γ, discount a step."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Sequences an update."""
     sequence: int = 5
     """H: transitions a sequence, the rollout length of the losses."""
@@ -21,10 +21,14 @@ class LearnerConfig:
     """Step size of Adam."""
     gradient_clip: float = 10.0
     """Largest global norm of a gradient."""
-    target_rate: float = 0.01
-    """Step of the target critic towards the critic, an update."""
+    target_rate: float = 0.02
+    """Step of the averaged networks towards the trained ones, an update."""
     trace: float = 0.8
     """λ of the TD(λ) targets along a sequence."""
+    imagination: int = 8
+    """K: steps imagined under the policy from each sequence, for the critic."""
+    imagined_trace: float = 0.95
+    """λ of the returns of imagined steps."""
     rollout_decay: float = 0.7
     """Weight of a loss k steps into a rollout: decay^k."""
     consistency_weight: float = 2.0
@@ -36,21 +40,23 @@ class LearnerConfig:
     continuation_weight: float = 1.0
     """Weight of the cross-entropy of the continuation."""
     value_weight: float = 0.5
-    """Weight of the cross-entropy of the value distributions."""
-    policy_weight: float = 0.1
-    """Weight of the policy loss."""
-    entropy_weight: float = 1e-2
-    """Weight of the policy's entropy, against values scaled by their range."""
+    """Weight of the cross-entropy of the value distributions, on replayed steps."""
+    imagined_value_weight: float = 0.5
+    """The same on imagined steps."""
+    policy_weight: float = 1.0
+    """Weight of the policy loss; the policy shares no weights with the other losses."""
+    temperature_rate: float = 0.03
+    """Step of the log-temperature, an update and a nat of missing entropy."""
     poisson_depth: bool = False
     """Draw each training sequence's depth from a Poisson law with the model's depth as mean."""
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
-        if self.batch_size < 1 or self.sequence < 1:
-            raise UsageError(
-                f"learner.batch_size is {self.batch_size} and sequence {self.sequence}; both need "
-                "to be at least 1."
-            )
+        for name in ("batch_size", "sequence", "imagination"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"learner.{name} is {getattr(self, name)}; it needs to be at least 1."
+                )
         if not 0.0 < self.discount < 1.0:
             raise UsageError(f"learner.discount is {self.discount}; give a value in (0, 1).")
         if not self.learning_rate > 0.0:

@@ -1,7 +1,7 @@
 """The learner: one jitted call makes several updates."""
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -9,23 +9,25 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from loopwm.core import poisson_depth
-from loopwm.models import Critic, Networks, Normalizer
+from loopwm.core import SampledDepth, poisson_depth
+from loopwm.models import Networks, Normalizer
 from loopwm.nn import resolve
 from loopwm.training.config import LearnerConfig
 from loopwm.training.losses import Sequence, Terms, sequence_terms
 from loopwm.training.replay import SequenceBatch
+
+Tree = TypeVar("Tree")
 
 
 class LearnerState(eqx.Module):
     """Everything that an update changes."""
 
     networks: Networks
-    target_critic: Critic
-    """Exponential moving average of the critic."""
+    average: Networks
+    """Exponential moving average of the networks: it acts, and its critic gives the targets."""
     optimiser: optax.OptState
-    value_range: Float[Array, ""]
-    """Running range (5th to 95th percentile) of values, which scales the policy loss."""
+    log_temperature: Float[Array, ""]
+    """Logarithm of α, the weight of the policy's entropy, which keeps it at its target."""
     key: PRNGKeyArray
     updates: Int[Array, ""]
 
@@ -48,21 +50,20 @@ def make_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
     )
 
 
-def init_learner(
-    networks: Networks, config: LearnerConfig, *, key: PRNGKeyArray
-) -> LearnerState:
-    """State before the first update."""
-    trainable = eqx.filter(networks, eqx.is_inexact_array)
+def init_learner(networks: Networks, config: LearnerConfig, *, key: PRNGKeyArray) -> LearnerState:
+    """State before the first update; copies, since updates give up their buffers."""
     return LearnerState(
-        networks=networks,
-        target_critic=jax.tree.map(
-            lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, networks.critic
-        ),
-        optimiser=make_optimiser(config).init(trainable),
-        value_range=jnp.ones(()),
+        networks=_copy(networks),
+        average=_copy(networks),
+        optimiser=make_optimiser(config).init(eqx.filter(networks, eqx.is_inexact_array)),
+        log_temperature=jnp.log(jnp.asarray(1e-3)),
         key=key,
         updates=jnp.zeros((), jnp.int32),
     )
+
+
+def _copy(tree: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
 def start_values(state: LearnerState, mean_reward: float) -> LearnerState:
@@ -77,42 +78,42 @@ def start_values(state: LearnerState, mean_reward: float) -> LearnerState:
     """
     value = jnp.asarray(mean_reward, jnp.float32)
     return eqx.tree_at(
-        lambda s: (s.networks.critic, s.target_critic),
+        lambda s: (s.networks.critic, s.average.critic),
         state,
-        (state.networks.critic.started_at(value), state.target_critic.started_at(value)),
+        (state.networks.critic.started_at(value), state.average.critic.started_at(value)),
     )
 
 
 def _batch_loss(
-    trainable: Networks,
-    static: Networks,
+    trained: Networks,
     state: LearnerState,
     batch: Sequence,
     config: LearnerConfig,
     key: PRNGKeyArray,
 ) -> tuple[Array, Terms]:
-    networks = resolve(eqx.combine(trainable, static))
+    networks = resolve(trained)
     size = batch.reward.shape[0]
     key_depth, key_terms = jax.random.split(key)
-    mean_depth = getattr(networks.world_model, "depth", 1)
-    max_depth = 3 * mean_depth
-    depth = (
-        poisson_depth(key_depth, mean_depth, max_depth, (size,)) if config.poisson_depth else None
-    )
+    mean_depth = networks.world_model.depth
+    target_critic = state.average.critic
+    rules = None
+    if config.poisson_depth:
+        largest = 3 * mean_depth
+        drawn = poisson_depth(key_depth, mean_depth, largest, (size,))
+        rules = jax.vmap(lambda depth: SampledDepth(depth=depth, max_depth=largest))(drawn)
 
-    def one(sequence, sequence_depth, sequence_key):
+    def one(sequence, rule, sequence_key):
         return sequence_terms(
             networks,
-            state.target_critic,
+            target_critic,
             sequence,
-            sequence_depth,
-            state.value_range,
+            rule,
+            jnp.exp(state.log_temperature),
             config,
-            max_depth,
             key=sequence_key,
         )
 
-    terms = jax.vmap(one)(batch, depth, jax.random.split(key_terms, size))
+    terms = jax.vmap(one)(batch, rules, jax.random.split(key_terms, size))
     terms = jax.tree.map(jnp.mean, terms)
     loss = (
         config.consistency_weight * terms.consistency
@@ -120,6 +121,7 @@ def _batch_loss(
         + config.reward_weight * terms.reward
         + config.continuation_weight * terms.continuation
         + config.value_weight * terms.value
+        + config.imagined_value_weight * terms.imagined_value
         + config.policy_weight * terms.policy
     )
     return loss, terms
@@ -128,40 +130,28 @@ def _batch_loss(
 def _one_update(
     state: LearnerState, batch: Sequence, config: LearnerConfig
 ) -> tuple[LearnerState, Metrics]:
-    key, key_loss, key_range = jax.random.split(state.key, 3)
-    trainable, static = eqx.partition(state.networks, eqx.is_inexact_array)
-    (loss, terms), gradient = jax.value_and_grad(_batch_loss, has_aux=True)(
-        trainable, static, state, batch, config, key_loss
+    key, key_loss = jax.random.split(state.key)
+    (loss, terms), gradient = eqx.filter_value_and_grad(_batch_loss, has_aux=True)(
+        state.networks, state, batch, config, key_loss
     )
-    step, optimiser = make_optimiser(config).update(gradient, state.optimiser, trainable)
-    networks = eqx.combine(optax.apply_updates(trainable, step), static)
+    step, optimiser = make_optimiser(config).update(gradient, state.optimiser)
+    networks = eqx.apply_updates(state.networks, step)
     rate = config.target_rate
-    target = jax.tree.map(
-        lambda slow, fast: (1.0 - rate) * slow + rate * fast if eqx.is_inexact_array(slow) else slow,
-        state.target_critic,
-        networks.critic,
+    average = jax.tree.map(
+        lambda slow, fast: slow + rate * (fast - slow) if eqx.is_inexact_array(slow) else slow,
+        state.average,
+        networks,
     )
+    missing = state.networks.policy.target_entropy() - terms.entropy
     new = LearnerState(
         networks=networks,
-        target_critic=target,
+        average=average,
         optimiser=optimiser,
-        value_range=state.value_range,
+        log_temperature=state.log_temperature + config.temperature_rate * missing,
         key=key,
         updates=state.updates + 1,
     )
     return new, Metrics(loss, optax.global_norm(gradient), terms)
-
-
-def _value_range(state: LearnerState, batch: Sequence) -> Float[Array, ""]:
-    """Range of values of real first states, floored; the scale of the policy loss."""
-    networks = state.networks
-
-    def value(observation, u):
-        return jnp.mean(networks.critic.values(networks.world_model.encode(observation), u))
-
-    values = jax.vmap(value)(batch.observation[:, 0], batch.action[:, 0])
-    low, high = jnp.percentile(values, jnp.asarray([5.0, 95.0]))
-    return jnp.maximum(high - low, 0.02)
 
 
 @functools.partial(eqx.filter_jit, donate="all-except-first")
@@ -179,9 +169,6 @@ def _updates(
         terminated=terminated,
         valid=valid,
     )
-    first = jax.tree.map(lambda x: x[0], sequences)
-    latest = 0.9 * state.value_range + 0.1 * _value_range(state, first)
-    state = eqx.tree_at(lambda s: s.value_range, state, latest)
     arrays, static = eqx.partition(state, eqx.is_array)
 
     def body(carry, batch):

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from loopwm.core import SampledDepth
+from loopwm.core import AbstractDepthRule
 from loopwm.models import Critic, Networks
 from loopwm.training.config import LearnerConfig
 
@@ -68,6 +68,19 @@ def td_lambda(
     return jax.lax.scan(body, jnp.zeros(()), inputs, reverse=True)[1]
 
 
+class Imagination(NamedTuple):
+    """K imagined steps under the policy, without gradient."""
+
+    z: Float[Array, "horizon latent"]
+    """z_0 … z_{K−1}."""
+    action: Float[Array, "horizon action"]
+    """u_0 … u_{K−1}."""
+    target: Float[Array, " horizon"]
+    """Returns G_0 … G_{K−1}, normalised units."""
+    weight: Float[Array, " horizon"]
+    """1 while the task goes on, 0 after it has ended."""
+
+
 class Terms(eqx.Module):
     """Loss terms and telemetry of one sequence or of a batch's mean."""
 
@@ -76,6 +89,7 @@ class Terms(eqx.Module):
     reward: Float[Array, ""]
     continuation: Float[Array, ""]
     value: Float[Array, ""]
+    imagined_value: Float[Array, ""]
     policy: Float[Array, ""]
     entropy: Float[Array, ""]
     residual: Float[Array, ""]
@@ -86,10 +100,9 @@ def sequence_terms(
     networks: Networks,
     target_critic: Critic,
     sequence: Sequence,
-    depth: Int[Array, ""] | None,
-    value_range: Float[Array, ""],
+    rule: AbstractDepthRule | None,
+    temperature: Float[Array, ""],
     config: LearnerConfig,
-    max_depth: int,
     *,
     key: PRNGKeyArray,
 ) -> Terms:
@@ -99,18 +112,16 @@ def sequence_terms(
         networks: what is trained, constrained weights resolved.
         target_critic: slowly moving copy of the critic.
         sequence: normalised steps.
-        depth: loops of this sequence, or None for the model's own depth.
-        value_range: running range of values, which scales the policy loss, scalar.
+        rule: loops of this sequence's transitions, or None for the model's own depth.
+        temperature: weight of the policy's entropy, scalar.
         config: weights and constants.
-        max_depth: largest sampled depth.
         key: PRNG key.
 
     Returns:
         Unweighted terms, each a scalar.
     """
-    key_target, key_policy = jax.random.split(key)
-    model = networks.world_model
-    rule = None if depth is None else SampledDepth(depth, max_depth)
+    key_imagine, key_target, key_policy = jax.random.split(key, 3)
+    model, valid = networks.world_model, sequence.valid
     encoded = jax.vmap(model.encode)(sequence.observation)
     fixed = jax.lax.stop_gradient(encoded)
 
@@ -119,33 +130,104 @@ def sequence_terms(
         return solution.value, (z, solution.value, solution.stats.residual)
 
     _, (before, after, residual) = jax.lax.scan(roll, encoded[0], sequence.action)
-    weight = sequence.valid * config.rollout_decay ** jnp.arange(len(sequence.valid))
-    weight = weight / jnp.sum(config.rollout_decay ** jnp.arange(len(sequence.valid)))
+    decay = config.rollout_decay ** jnp.arange(len(valid))
+    weight = valid * decay / jnp.sum(decay)
 
     decoded = jax.vmap(model.decode)(jnp.concatenate([encoded[:1], after]))
-    pixel = jnp.mean((decoded - sequence.observation) ** 2, axis=-1)
+    error = jnp.mean((decoded - sequence.observation) ** 2, axis=-1)
     outcome = jax.vmap(model.outcome)(before, sequence.action, after)
     goes_on = 1.0 - sequence.terminated.astype(jnp.float32)
     logit = outcome.continuation_logit
-    continuation = jax.nn.softplus(logit) - goes_on * logit
 
-    targets = _value_targets(networks, target_critic, sequence, fixed[1:], config, key_target)
-    logits = jax.vmap(networks.critic.logits)(before, sequence.action)
-    labels = jax.vmap(networks.critic.support.target)(targets)
-    cross = -jnp.mean(jnp.sum(labels[:, None] * jax.nn.log_softmax(logits), -1), -1)
-    policy, entropy, values = _policy_terms(networks, fixed[:-1], value_range, config, key_policy)
-    count = jnp.maximum(jnp.sum(sequence.valid), 1)
+    imagined = imagine(networks, target_critic, fixed[1], config, key=key_imagine)
+    targets = _value_targets(
+        networks, target_critic, sequence, fixed[1:], imagined.target[0], config, key_target
+    )
+    policy, entropy, values = _policy_terms(networks, fixed[:-1], temperature, key_policy)
+    count = jnp.maximum(jnp.sum(valid), 1)
+    cross = _value_loss(networks.critic, before, sequence.action, targets)
+    cross_imagined = _value_loss(networks.critic, *imagined[:3])
+    # Nothing follows a terminal observation: what was imagined from one is no experience.
+    imagined_weight = imagined.weight * goes_on[0]
     return Terms(
         consistency=jnp.sum(weight * jnp.mean((after - fixed[1:]) ** 2, -1)),
-        reconstruction=0.5 * pixel[0] + jnp.sum(weight * pixel[1:]),
+        reconstruction=0.5 * error[0] + jnp.sum(weight * error[1:]),
         reward=jnp.sum(weight * (outcome.reward - sequence.reward) ** 2),
-        continuation=jnp.sum(weight * continuation),
+        continuation=jnp.sum(weight * (jax.nn.softplus(logit) - goes_on * logit)),
         value=jnp.sum(weight * cross),
-        policy=jnp.sum(policy * sequence.valid) / count,
-        entropy=jnp.sum(entropy * sequence.valid) / count,
-        residual=jnp.sum(residual * sequence.valid) / count,
-        mean_value=jnp.sum(values * sequence.valid) / count,
+        imagined_value=jnp.mean(imagined_weight * cross_imagined),
+        policy=jnp.sum(policy * valid) / count,
+        entropy=jnp.sum(entropy * valid) / count,
+        residual=jnp.sum(residual * valid) / count,
+        mean_value=jnp.sum(values * valid) / count,
     )
+
+
+def imagine(
+    networks: Networks,
+    target_critic: Critic,
+    z: Float[Array, " latent"],
+    config: LearnerConfig,
+    *,
+    key: PRNGKeyArray,
+) -> Imagination:
+    r"""Rolls the policy through the model and computes λ-returns.
+
+    $$G_k = (1-\gamma) r_k + \gamma c_k \big[(1-\lambda) V(z_{k+1}) + \lambda G_{k+1}\big],
+    \qquad G_K = V(z_K),$$
+
+    with $c_k$ = 1 where the model expects the task to go on, else 0.
+
+    Args:
+        networks: what is trained, constrained weights resolved.
+        target_critic: slowly moving copy of the critic, which gives V.
+        z: first latent state, shape (latent,).
+        config: horizon, discount and λ.
+        key: PRNG key.
+
+    Returns:
+        States, actions, returns and weights, all without gradient.
+
+    Sources: Feinberg et al. 2018, model-based value expansion (arXiv 1803.00101); Hafner et al.
+        2023, DreamerV3 (arXiv 2301.04104), equation 7.
+    """
+    networks = jax.lax.stop_gradient(networks)
+    model = networks.world_model
+    bootstrap = eqx.tree_at(lambda n: n.critic, networks, target_critic)
+
+    def body(state, step_key):
+        key_act, key_value = jax.random.split(step_key)
+        u = networks.policy.sample(state, key=key_act)
+        following = model.transition(state, u).value
+        outcome = model.outcome(state, u, following)
+        value = jnp.mean(bootstrap.value(following, key=key_value))
+        return following, (state, u, outcome.reward, outcome.goes_on, value)
+
+    keys = jax.random.split(key, config.imagination)
+    _, (states, actions, reward, goes_on, value) = jax.lax.scan(body, z, keys)
+    reward = (1.0 - config.discount) * reward
+
+    def back(later, inputs):
+        r, c, v = inputs
+        mixed = (1.0 - config.imagined_trace) * v + config.imagined_trace * later
+        g = r + config.discount * c * mixed
+        return g, g
+
+    _, target = jax.lax.scan(back, value[-1], (reward, goes_on, value), reverse=True)
+    weight = jnp.concatenate([jnp.ones(1), jnp.cumprod(goes_on)[:-1]])
+    return jax.lax.stop_gradient(Imagination(states, actions, target, weight))
+
+
+def _value_loss(
+    critic: Critic,
+    z: Float[Array, "steps latent"],
+    u: Float[Array, "steps action"],
+    target: Float[Array, " steps"],
+) -> Float[Array, " steps"]:
+    """Cross-entropy of both critics with the target's distribution, mean over critics."""
+    logits = jax.vmap(critic.logits)(z, u)
+    labels = jax.vmap(critic.support.target)(target)
+    return -jnp.mean(jnp.sum(labels[:, None] * jax.nn.log_softmax(logits), -1), -1)
 
 
 def _value_targets(
@@ -153,38 +235,35 @@ def _value_targets(
     target_critic: Critic,
     sequence: Sequence,
     next_z: Float[Array, "steps latent"],
+    imagined_value: Float[Array, ""],
     config: LearnerConfig,
     key: PRNGKeyArray,
 ) -> Float[Array, " steps"]:
-    """TD(λ) targets in normalised units from the smaller of both target critics."""
+    """TD(λ) targets in normalised units; the first step bootstraps from imagination."""
     bootstrap = eqx.tree_at(lambda n: n.critic, networks, target_critic)
     keys = jax.random.split(key, len(next_z))
-    value = jax.vmap(lambda z, k: jnp.min(bootstrap.value(z, key=k)))(next_z, keys)
+    value = jax.vmap(lambda z, k: jnp.mean(bootstrap.value(z, key=k)))(next_z, keys)
+    reward = (1.0 - config.discount) * sequence.reward
     targets = td_lambda(
-        (1.0 - config.discount) * sequence.reward,
-        sequence.terminated,
-        sequence.valid,
-        value,
-        config.discount,
-        config.trace,
+        reward, sequence.terminated, sequence.valid, value, config.discount, config.trace
     )
-    return jax.lax.stop_gradient(targets)
+    goes_on = 1.0 - sequence.terminated[0].astype(jnp.float32)
+    first = reward[0] + config.discount * goes_on * imagined_value
+    return jax.lax.stop_gradient(targets.at[0].set(first))
 
 
 def _policy_terms(
     networks: Networks,
     z: Float[Array, "steps latent"],
-    value_range: Float[Array, ""],
-    config: LearnerConfig,
+    temperature: Float[Array, ""],
     key: PRNGKeyArray,
 ) -> tuple[Array, Array, Array]:
-    """Policy loss, entropy and value at each step; the critic's parameters are held fixed."""
+    """Policy loss −E[Q] − αH, entropy H and value E[Q] at each step; the critic is held fixed."""
     critic = jax.lax.stop_gradient(networks.critic)
 
     def one(state, step_key):
         actions, weights, entropy = networks.policy.weighted_actions(state, key=step_key)
-        q = jax.vmap(lambda u: jnp.mean(critic.values(state, u)))(actions)
-        value = weights @ q
-        return -value / value_range - config.entropy_weight * entropy, entropy, value
+        value = weights @ jax.vmap(lambda u: jnp.mean(critic.values(state, u)))(actions)
+        return -value - temperature * entropy, entropy, value
 
     return jax.vmap(one)(z, jax.random.split(key, len(z)))

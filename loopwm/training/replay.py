@@ -38,26 +38,32 @@ class Replay:
         """Allocates the whole memory at once.
 
         Args:
-            capacity: records over all environments, at least 2 per environment.
+            capacity: records over all environments, at least 3 per environment.
             envs: number of environments.
             observation: size of an encoded observation.
             action: size of an encoded action.
 
         Raises:
-            UsageError: the capacity is too small.
+            UsageError: the capacity is too small, or more than the machine's memory.
         """
         length = capacity // envs
-        if length < 2:
+        if length < 3:
             raise UsageError(
-                f"replay.capacity is {capacity} for {envs} environments; give at least {2 * envs}."
+                f"collection.replay_capacity is {capacity} for {envs} environments; give at least "
+                f"{3 * envs}."
             )
-        self._observation = np.zeros((envs, length, observation), np.float32)
-        self._action = np.zeros((envs, length, action), np.float32)
-        self._reward = np.zeros((envs, length), np.float32)
-        self._terminated = np.zeros((envs, length), bool)
-        self._last = np.ones((envs, length), bool)
+        try:
+            self._observation = np.zeros((envs, length, observation), np.float32)
+            self._action = np.zeros((envs, length, action), np.float32)
+            self._reward = np.zeros((envs, length), np.float32)
+            self._terminated = np.zeros((envs, length), bool)
+            self._last = np.ones((envs, length), bool)
+        except MemoryError as error:
+            raise UsageError(
+                f"collection.replay_capacity is {capacity}, which does not fit into memory; lower "
+                "it."
+            ) from error
         self._position = np.zeros(envs, np.int64)
-        self._filled = np.zeros(envs, np.int64)
 
     @property
     def nbytes(self) -> int:
@@ -76,7 +82,6 @@ class Replay:
         at = self._position[rows]
         self._observation[rows, at] = observation[rows]
         self._last[rows, at] = True
-        self._filled[rows] = np.maximum(self._filled[rows], at + 1)
 
     def add(
         self,
@@ -107,7 +112,6 @@ class Replay:
         at = (at + 1) % length
         self._observation[rows, at] = next_observation[rows]
         self._last[rows, at] = True
-        self._filled[rows] = np.maximum(self._filled[rows], at + 1)
         ended = terminated[rows] | truncated[rows]
         self._position[rows] = np.where(ended, (at + 1) % length, at)
         # The slot after an ended episode holds the oldest record until `begin`; close it, so
@@ -161,7 +165,6 @@ class Replay:
             "terminated": self._terminated,
             "last": self._last,
             "position": self._position,
-            "filled": self._filled,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -35,9 +35,7 @@ class RunFolder:
         """
         folder = cls(path)
         try:
-            if folder.path.exists() and (
-                not folder.path.is_dir() or any(folder.path.iterdir())
-            ):
+            if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
                 raise UsageError(
                     f"{folder.path} is already used; give another --out, or go on with "
                     f"--resume {folder.path}."

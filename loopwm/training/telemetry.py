@@ -1,6 +1,6 @@
 """What a person and TensorBoard see of a run."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +15,7 @@ from rich.progress import (
 from loopwm.training.run_folder import RunFolder
 
 
+@runtime_checkable
 class Telemetry(Protocol):
     """Where a trainer reports to."""
 
@@ -69,11 +70,8 @@ class RunTelemetry:
 
     def step(self, env_steps: int, episode_return: float, loops: float, decision_ms: float) -> None:
         """Moves the bar."""
-        self._progress.update(
-            self._task,
-            completed=env_steps,
-            status=f"return {episode_return:.1f} · loops {loops:.1f} · {decision_ms:.1f} ms/decision",
-        )
+        status = f"return {episode_return:.1f} · loops {loops:.1f} · {decision_ms:.1f} ms/decision"
+        self._progress.update(self._task, completed=env_steps, status=status)
 
     def scalars(self, env_steps: int, values: dict[str, float]) -> None:
         """Writes TensorBoard scalars."""

@@ -4,11 +4,10 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from loopwm.envs import Spaces, Transitions, VectorStepper
@@ -26,6 +25,7 @@ from loopwm.training.telemetry import Telemetry, eval_line
 resolve_networks = eqx.filter_jit(resolve)
 
 
+@runtime_checkable
 class Actor(Protocol):
     """What the trainer needs of an agent; `loopwm.agents` provides it."""
 
@@ -159,13 +159,14 @@ class Trainer:
         return self.counters.env_steps >= self.config.steps
 
     def resolved_networks(self) -> Networks:
-        """The networks as they are now, constrained weights resolved."""
-        return resolve_networks(self.learner.networks)
+        """The averaged networks as they are now, constrained weights resolved."""
+        return resolve_networks(self.learner.average)
 
     def _env_seed(self) -> int:
         # A resumed run begins new episodes: other ones than the run began with.
-        return int(np.random.SeedSequence([self.config.seed, self.counters.env_steps])
-                   .generate_state(1)[0])
+        return int(
+            np.random.SeedSequence([self.config.seed, self.counters.env_steps]).generate_state(1)[0]
+        )
 
     def _current_actor(self) -> Actor:
         normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), self.normalizer)
@@ -186,9 +187,7 @@ class Trainer:
         """One vector step into replay."""
         began = time.perf_counter()
         if self.learning:
-            action, self._actor_state = self.actor.act(
-                stepper.raw, self._actor_state, explore=True
-            )
+            action, self._actor_state = self.actor.act(stepper.raw, self._actor_state, explore=True)
             if not np.all(np.asarray(self._actor_state.stats.finite)):
                 raise RunFailure(
                     f"The planner's decision became NaN at env step {self.counters.env_steps}"
@@ -207,9 +206,7 @@ class Trainer:
         if np.any(transitions.begun):
             self._begin(stepper, transitions.begun)
         loops = float(np.mean(np.asarray(self._actor_state.stats.loops))) if self.learning else 0.0
-        self.telemetry.step(
-            self.counters.env_steps, self._last_return, loops, self._decision_ms()
-        )
+        self.telemetry.step(self.counters.env_steps, self._last_return, loops, self._decision_ms())
 
     def _store(self, action: np.ndarray, transitions: Transitions) -> None:
         real = transitions.real
@@ -274,7 +271,9 @@ class Trainer:
 
     def _last_good(self) -> str:
         path = checkpoint.latest(self.folder)
-        return f"; the last good checkpoint is {path}" if path else "; no checkpoint was written yet"
+        if path is None:
+            return "; no checkpoint was written yet"
+        return f"; the last good checkpoint is {path}"
 
     def _report(self, metrics: Metrics) -> None:
         values = {f"loss/{name}": float(v) for name, v in vars(metrics.terms).items()}
@@ -341,7 +340,7 @@ class Trainer:
         arrays, meta = checkpoint.load(self.folder)
         tree = checkpoint.with_arrays(self._tree(), arrays)
         self.learner = tree["learner"]
-        self.normalizer = jax.tree.map(np.asarray, tree["normalizer"])
+        self.normalizer = tree["normalizer"]
         self.counters = Counters(**meta["counters"])
         self.rng.bit_generator.state = meta["rng"]
         self._last_return = meta["last_return"]
@@ -356,6 +355,6 @@ class Trainer:
     def _tree(self) -> dict[str, Any]:
         return {
             "learner": self.learner,
-            "normalizer": jax.tree.map(jnp.asarray, self.normalizer),
+            "normalizer": self.normalizer,
             "keys": {"actor": self._actor_state.key, "random": self._random_state.key},
         }

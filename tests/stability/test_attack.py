@@ -42,3 +42,17 @@ def test_attack_looks_far_from_the_origin(key):
 
     result = attack(update, jnp.linalg.norm, 3, key=key, starts=16, steps=100)
     assert 0.95 * 3.0 <= result.ratio <= 3.0 * (1 + 1e-4)
+
+
+def test_rounding_far_from_the_origin_is_not_taken_for_expansion(key):
+    # In float32 each state of this identity-like map is off by up to 4e-3 beside 1e5.
+    def update(h):
+        return 0.9 * ((h + 1e5) - 1e5)
+
+    result = attack(update, jnp.linalg.norm, 4, key=key, starts=16, steps=20)
+    assert result.ratio == pytest.approx(0.9, rel=1e-4)
+
+
+def test_nan_is_not_taken_for_contraction(key):
+    result = attack(lambda h: h * jnp.nan, jnp.linalg.norm, 2, key=key, starts=4, steps=3)
+    assert np.isnan(result.ratio)

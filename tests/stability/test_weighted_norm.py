@@ -88,6 +88,10 @@ def test_norm_and_condition_by_hand():
     assert 1.0 <= ratio <= 1.5
 
 
+def test_norm_does_not_hide_nan():
+    assert np.isnan(float(weighted.norm(jnp.asarray([1.0, jnp.nan]), jnp.ones(2))))
+
+
 def test_norm_has_a_finite_gradient_at_zero():
     p = jnp.asarray([4.0, 9.0])
     np.testing.assert_array_equal(jax.grad(weighted.norm)(jnp.zeros(2), p), np.zeros(2))

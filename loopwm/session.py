@@ -1,0 +1,188 @@
+"""Puts the parts of a run together and runs it."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from loopwm.agents import PlanningAgent, RandomAgent
+from loopwm.envs import EnvSource, Spaces, VectorStepper, make, make_vector, thresholds
+from loopwm.errors import RunFailure
+from loopwm.evaluation import run_episodes, write_report
+from loopwm.models import Networks, Normalizer, Sizes, build_networks, count_parameters
+from loopwm.planning import AbstractPlanner
+from loopwm.stability import Certifiable, certify
+from loopwm.training import (
+    Clock,
+    Counters,
+    LearnerState,
+    RunConfig,
+    RunFolder,
+    RunTelemetry,
+    Telemetry,
+    Trainer,
+    checkpoint,
+    init_learner,
+)
+
+
+class Interrupted(RunFailure):
+    """The user asked a run to stop; everything was saved."""
+
+
+def build_run_networks(config: RunConfig, spaces: Spaces) -> Networks:
+    """Freshly initialised networks of a run, from its seed."""
+    sizes = Sizes(observation=spaces.observation.size, action=spaces.action.size)
+    return build_networks(
+        config.model,
+        config.heads,
+        sizes,
+        discrete=spaces.action.discrete,
+        key=jax.random.key(config.seed),
+    )
+
+
+def build_planner(config: RunConfig, spaces: Spaces, name: str | None = None) -> AbstractPlanner:
+    """The planner of a run, by name or by what fits its actions."""
+    builder = config.planning.choose(discrete=spaces.action.discrete, name=name)
+    return builder.build(spaces.action.size)
+
+
+class Session:
+    """Checks a request and holds what a run needs, before anything is written."""
+
+    def __init__(self, source: EnvSource, config: RunConfig):
+        """Makes the environment once to read its spaces.
+
+        Args:
+            source: the environment.
+            config: the resolved configuration.
+
+        Raises:
+            UsageError: the environment cannot be made, or a space is not supported.
+        """
+        self.source, self.config = source, config
+        single = make(source)
+        try:
+            self.spaces = Spaces.of(single)
+            given = config.evaluation.threshold
+            self.threshold = thresholds.reward_threshold(single) if given is None else given
+        finally:
+            single.close()
+        self.planner = build_planner(config, self.spaces)
+
+    def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> PlanningAgent:
+        """Trains in the folder; see `train`."""
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+        learner = init_learner(
+            build_run_networks(self.config, self.spaces), self.config.learner, key=key
+        )
+        done = checkpoint.steps(folder)[-1] if resume else 0
+        telemetry = RunTelemetry(folder, self.config.steps, done, quiet=quiet)
+        collection = self.config.collection
+        vector = make_vector(self.source, collection.envs, same_step=collection.same_step_reset)
+        try:
+            trainer = self._trainer(folder, learner, telemetry)
+            if resume:
+                trainer.restore()
+                folder.write_config(self.config)
+            with _stop_on_signal(trainer):
+                finished = trainer.run(VectorStepper(vector, self.spaces), Clock())
+        finally:
+            telemetry.close()
+            vector.close()
+        self._report(folder, trainer)
+        if not finished:
+            raise Interrupted(
+                f"Stopped at env step {trainer.counters.env_steps} and saved; go on with: "
+                f"loopwm train {self.config.env} --resume {folder.path}"
+            )
+        telemetry.message(f"{folder.path} holds the run; report: {folder.report_file}")
+        return self._actor(trainer.resolved_networks(), trainer.normalizer)
+
+    def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Telemetry) -> Trainer:
+        evaluation = self.config.evaluation
+        return Trainer(
+            self.config,
+            folder,
+            self.spaces,
+            learner,
+            make_actor=self._actor,
+            random_actor=RandomAgent(
+                action_size=self.spaces.action.size,
+                discrete=self.spaces.action.discrete,
+                spaces=self.spaces,
+            ),
+            evaluate=lambda actor, seed: run_episodes(
+                actor,
+                self.source,
+                self.spaces,
+                episodes=evaluation.episodes,
+                seed=seed,
+                max_steps=evaluation.max_episode_steps,
+            ),
+            summarise=self._summary,
+            threshold=self.threshold,
+            telemetry=telemetry,
+        )
+
+    def _actor(self, networks: Networks, normalizer: Normalizer) -> PlanningAgent:
+        return PlanningAgent(
+            networks=networks,
+            normalizer=jax.tree.map(lambda x: np.asarray(x, np.float32), normalizer),
+            planner=self.planner,
+            discount=self.config.learner.discount,
+            spaces=self.spaces,
+        )
+
+    def _summary(
+        self, learner: LearnerState, counters: Counters, records: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Contents of summary.json."""
+        model = learner.average.world_model
+        core = model.core_module()
+        return {
+            "env": self.config.env,
+            "seed": self.config.seed,
+            "env_steps": counters.env_steps,
+            "wall_seconds": counters.wall_seconds,
+            "compile_seconds": counters.compile_seconds,
+            "threshold": self.threshold,
+            "solved_at": counters.solved_at,
+            "final_return_mean": records[-1]["return_mean"] if records else None,
+            "params": {
+                "total": count_parameters(learner.average),
+                "world_model": count_parameters(model),
+                "core": count_parameters(core),
+            },
+            "certificate": certify(core).summary() if isinstance(core, Certifiable) else None,
+        }
+
+    def _report(self, folder: RunFolder, trainer: Trainer) -> None:
+        summary = self._summary(trainer.learner, trainer.counters, folder.read_evals())
+        write_report(folder, self.config, summary)
+
+
+@contextlib.contextmanager
+def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {}
+
+    def request(number: int, _frame: object) -> None:
+        trainer.stop_requested = True
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, request)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,81 @@
+"""Small environments whose every number is known; registered as toy_envs:NAME-v0."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class Counting(gym.Env):
+    """Says where it is: observation (tag, episode, step), reward 1000·episode + step + u.
+
+    The tag is the seed of the first reset. Episodes last 1 to 6 steps, drawn from the seed; every
+    second one ends by truncation.
+    """
+
+    def __init__(self, longest: int = 6):
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.longest = longest
+        self.tag: int | None = None
+        self.episode = -1
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        if self.tag is None:
+            self.tag = -1 if seed is None else seed
+        self.episode += 1
+        self.moment = 0
+        self.length = int(self.np_random.integers(1, self.longest + 1))
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray):
+        reward = 1000.0 * self.episode + self.moment + float(action[0])
+        self.moment += 1
+        over = self.moment >= self.length
+        truncated = over and self.episode % 2 == 1
+        return self._observation(), reward, over and not truncated, truncated, {}
+
+    def _observation(self) -> np.ndarray:
+        return np.asarray([self.tag, self.episode, self.moment], np.float32)
+
+
+class Corridor(gym.Env):
+    """Five places in a row, 3 to 7; actions 1 (left) and 2 (right); the right end is the goal."""
+
+    observation_space = gym.spaces.Discrete(5, start=3)
+    action_space = gym.spaces.Discrete(2, start=1)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.place = 3
+        return self.place, {}
+
+    def step(self, action: int):
+        assert self.action_space.contains(action), action
+        self.place = int(np.clip(self.place + (1 if action == 2 else -1), 3, 7))
+        return self.place, float(self.place == 7), self.place == 7, False, {}
+
+
+class Paddle(gym.Env):
+    """Observations are float64 matrices, actions lie in the uneven box [−3, 1] × {2}."""
+
+    observation_space = gym.spaces.Box(-10.0, 10.0, (2, 2), np.float64)
+    action_space = gym.spaces.Box(
+        np.asarray([[-3.0, 2.0]]), np.asarray([[1.0, 2.0]]), (1, 2), np.float64
+    )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.state = self.np_random.uniform(-1.0, 1.0, (2, 2))
+        return self.state, {}
+
+    def step(self, action: np.ndarray):
+        assert self.action_space.contains(action), action
+        self.state = np.clip(0.9 * self.state + 0.1 * action, -10.0, 10.0)
+        return self.state, -float(np.abs(self.state[0, 0])), False, False, {}
+
+
+gym.register("Counting-v0", entry_point=Counting, max_episode_steps=50)
+gym.register("Corridor-v0", entry_point=Corridor, max_episode_steps=20)
+gym.register("Paddle-v0", entry_point=Paddle, max_episode_steps=20)

@@ -1,0 +1,90 @@
+"""The return of an imagined sequence, by hand, and the seam to the trained networks."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from loopwm.core import CoreConfig, FixedDepth
+from loopwm.models import LoopedConfig, Sizes, ValueConfig, build_networks
+from loopwm.nn import resolve
+from loopwm.planning import NetworksModel, propose_sequence, score
+
+
+@pytest.mark.parametrize(
+    "reward, go_on, terminal", [(2.0, 0.8, 0.0), (0.0, 0.5, 3.0), (1.0, 0.99, -2.0)]
+)
+def test_score_is_the_geometric_sum(reward, go_on, terminal, toys):
+    model = toys["constant"](reward, go_on, terminal)
+    horizon, ratio = 4, 0.9 * go_on
+    result = eqx.filter_jit(score)(model, jnp.asarray([7.0]), jnp.zeros((horizon, 1)))
+    by_hand = reward * (1 - ratio**horizon) / (1 - ratio)
+    by_hand += ratio**horizon * terminal * (7.0 + horizon)
+    assert float(result.value) == pytest.approx(by_hand, rel=1e-5)
+    assert float(result.loops) == pytest.approx((7 + 8 + 9 + 10) / 4)
+
+
+def test_nothing_counts_after_the_end(toys):
+    ends = eqx.filter_jit(score)(toys["constant"](1.5, 0.0, 100.0), jnp.zeros(1), jnp.zeros((5, 1)))
+    assert float(ends.value) == pytest.approx(1.5)  # the step that ends still pays
+
+
+def test_score_follows_the_actions(toys):
+    run = eqx.filter_jit(lambda u: score(toys["regulator"](), jnp.asarray([0.5]), u).value)
+    # z: .5 → .2 → −.4, so −.04 − .16.
+    assert float(run(jnp.asarray([[-0.3], [-0.6]]))) == pytest.approx(-0.2, rel=1e-5)
+    assert float(run(jnp.asarray([[-0.5], [0.0]]))) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_every_sequence_of_the_tempting_game(toys):
+    run = eqx.filter_jit(
+        jax.vmap(lambda u: score(toys["tempting"](), jnp.zeros(2), jax.nn.one_hot(u, 3)).value)
+    )
+    sequences = np.array(list(itertools.product(range(3), repeat=3)))
+    for sequence, value in zip(sequences, np.asarray(run(sequences)), strict=True):
+        pairs = [(a, b) for a, b in zip([0, *sequence], sequence, strict=False)]
+        by_hand = sum(0.3 * (b == 0) + 1.0 * ((a, b) == (1, 2)) for a, b in pairs)
+        assert value == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def networks(filled):
+    config = LoopedConfig(latent=6, hidden=8, depth=3, core=CoreConfig(width=6))
+    heads = ValueConfig(hidden=8, depth=1, bins=21)
+    build = lambda key: build_networks(config, heads, Sizes(4, 2), discrete=True, key=key)  # noqa: E731
+    return resolve(filled(build))
+
+
+def test_networks_as_a_planner_sees_them(networks, key, rng):
+    model = NetworksModel(networks, None, discount=0.97, action_size=2)
+    deeper = NetworksModel(networks, FixedDepth(9), discount=0.97, action_size=2)
+    z, u = jnp.asarray(rng.normal(size=6), jnp.float32), jnp.asarray([0.0, 1.0])
+
+    @eqx.filter_jit
+    def run(networks):
+        world = networks.world_model
+        solution = world.transition(z, u)
+        outcome = world.outcome(z, u, solution.value)
+        q = networks.critic.values(z, networks.policy.mode(z))
+        proposed = propose_sequence(model, z, 3, key=key)
+        return (solution, outcome, q), model.step(z, u), deeper.step(z, u), model.value(z), proposed
+
+    (solution, outcome, q), imagined, deep, value, proposed = run(networks)
+    np.testing.assert_allclose(imagined.z, solution.value, atol=1e-6)
+    # Rewards are brought to the units of values, which are averages over the horizon 1/(1 − γ).
+    assert float(imagined.reward) == pytest.approx(0.03 * float(outcome.reward), rel=1e-4)
+    # Imagination ends where termination is the likelier of the two, as TD-MPC2 has it.
+    assert float(imagined.continuation) == float(outcome.continuation_logit > 0)
+    head = networks.world_model.head
+    for logit, goes_on in ((-1e-3, 0.0), (1e-3, 1.0)):
+        fixed = jax.tree.map(jnp.zeros_like, head.readout)
+        fixed = eqx.tree_at(lambda r: r.bias, fixed, jnp.asarray([0.5, logit]))
+        forced = eqx.tree_at(lambda m: m.networks.world_model.head.readout, model, fixed)
+        assert float(eqx.filter_jit(forced.step)(z, u).continuation) == goes_on
+    assert float(imagined.loops) == 3.0 and float(deep.loops) == 9.0
+    assert float(value) == pytest.approx(float(jnp.mean(q)), rel=1e-4)
+    assert float(jnp.ptp(q)) > 1e-4
+    assert proposed.shape == (3, 2) and np.all(np.sum(proposed, axis=1) == 1.0)
