@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from loopwm.errors import UsageError
+
 
 @runtime_checkable
 class SpaceCodec(Protocol):
@@ -110,11 +112,17 @@ class AbstractAgent(eqx.Module):
             The raw action, or a batch of them, and the state for the next call.
 
         Raises:
-            UsageError: the observation does not fit the agent's observation space.
+            UsageError: the observation does not fit the agent's observation space, or not the
+                state.
         """
         vectors, batched = self.spaces.encode_observation(observation)
         if state is None:
             state = self.initial_state(batch=len(vectors))
+        elif len(state.stats.loops) != len(vectors):
+            raise UsageError(
+                f"The state is of {len(state.stats.loops)} environments, but the observation of "
+                f"{len(vectors)}; use initial_state(batch={len(vectors)}), or pass None."
+            )
         encoded, state = self._decide(vectors, state, explore)
         actions = self.spaces.decode_action(np.asarray(encoded))
         return (actions if batched else actions[0]), state

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from loopwm.errors import RunFailure, as_clause
+from loopwm.errors import RunFailure, UsageError, as_clause
 
 
 class GuardedEnv(gym.Wrapper):
@@ -18,9 +18,11 @@ class GuardedEnv(gym.Wrapper):
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """Resets; a fault is a `RunFailure`."""
+        """Resets; a fault is a `RunFailure`, a missing package a `UsageError`."""
         try:
             observation, info = self.env.reset(seed=seed, options=options)
+        except gym.error.DependencyNotInstalled as error:
+            raise missing_package(self._name, error) from error
         except Exception as error:
             raise RunFailure(
                 f"{self._name} raised {type(error).__name__} in reset: {as_clause(error)}; "
@@ -84,3 +86,14 @@ class GuardedEnv(gym.Wrapper):
 def _fits_float32(value: float | np.ndarray) -> bool:
     with np.errstate(over="ignore"):
         return bool(np.all(np.isfinite(np.asarray(value).astype(np.float32))))
+
+
+def missing_package(name: str, error: gym.error.DependencyNotInstalled) -> UsageError:
+    """Says what an environment needs and how to get it."""
+    text = as_clause(error)
+    remedy = "install it and try again"
+    if "mujoco" in text.lower():
+        remedy = 'install it with pip install "loopwm[mujoco]"'
+    elif "pygame" in text.lower() or "classic-control" in text.lower():
+        remedy = 'install it with pip install "loopwm[video]"'
+    return UsageError(f"'{name}' needs a package that is not installed: {text}; {remedy}.")

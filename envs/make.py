@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import gymnasium as gym
 
-from loopwm.envs.guard import GuardedEnv
+from loopwm.envs.guard import GuardedEnv, missing_package
 from loopwm.errors import UsageError, as_clause
 
 EnvSource = str | Callable[[], gym.Env]
@@ -39,9 +39,7 @@ def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
         else:
             env = gym.make(source, render_mode=render_mode, disable_env_checker=True)
     except gym.error.DependencyNotInstalled as error:
-        raise UsageError(
-            f"'{name}' needs a package that is not installed: {_hint(error)}."
-        ) from error
+        raise missing_package(name, error) from error
     except gym.error.UnregisteredEnv as error:
         raise UsageError(
             f"There is no environment '{name}' ({as_clause(error)}); check the name with `loopwm "
@@ -83,13 +81,6 @@ def make_vector(source: EnvSource, count: int, *, same_step: bool = False) -> gy
         [functools.partial(make, source)] * count,
         autoreset_mode=mode.SAME_STEP if same_step else mode.NEXT_STEP,
     )
-
-
-def _hint(error: BaseException) -> str:
-    text = as_clause(error)
-    if "mujoco" in text.lower():
-        return f'{text}; install it with pip install "loopwm[mujoco]"'
-    return f"{text}; install it and try again"
 
 
 def registered() -> list[str]:

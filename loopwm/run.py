@@ -132,10 +132,18 @@ def resume(
         raise UsageError(
             f"{run} is a run of {config.env}, not of {env}; leave the environment out."
         )
+    made = checkpoint.steps(folder)
+    if not made:
+        raise UsageError(
+            f"{run} holds no checkpoint to go on from; start again and give another folder."
+        )
+    if steps is not None and steps < made[-1]:
+        raise UsageError(
+            f"{run} has made {made[-1]} env steps already, more than {steps}; give more --steps, "
+            "or leave them out."
+        )
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
-    if checkpoint.latest(folder) is None:
-        raise UsageError(f"{run} holds no checkpoint to go on from; start the run anew.")
     session = Session(config.env if env is None else env, config)
     return session.run(folder, resume=True, quiet=quiet)
 
@@ -167,11 +175,11 @@ def load(
     spaces = Spaces.of_source(config.env if env is None else env)
     arrays, _ = checkpoint.load(folder)
     skeleton = {
-        "learner": {"average": build_run_networks(config, spaces)},
+        "learner": {"networks": build_run_networks(config, spaces)},
         "normalizer": Normalizer.create(spaces.observation.size),
     }
     tree = checkpoint.with_arrays(skeleton, arrays)
-    networks = resolve(tree["learner"]["average"])
+    networks = resolve(tree["learner"]["networks"])
     normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), tree["normalizer"])
     if planner == "policy":
         return PolicyAgent(networks=networks, normalizer=normalizer, spaces=spaces)
@@ -222,7 +230,7 @@ def evaluate_run(
     result = run_episodes(
         agent, source, Spaces.of_source(source), episodes=episodes, seed=seed, max_steps=limit
     )
-    core = agent.world_model.core_module()
+    core = agent.world_model.core
     record = {
         "env": config.env,
         "env_steps": checkpoint.steps(folder)[-1],

@@ -1,6 +1,7 @@
 """Puts the parts of a run together and runs it."""
 
 import contextlib
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import numpy as np
 
 from loopwm.agents import PlanningAgent, RandomAgent
 from loopwm.envs import EnvSource, Spaces, VectorStepper, make, make_vector, thresholds
-from loopwm.errors import RunFailure
+from loopwm.errors import RunFailure, as_clause
 from loopwm.evaluation import run_episodes, write_report
 from loopwm.models import Networks, Normalizer, Sizes, build_networks, count_parameters
 from loopwm.planning import AbstractPlanner
@@ -20,6 +21,7 @@ from loopwm.training import (
     Clock,
     Counters,
     LearnerState,
+    Replay,
     RunConfig,
     RunFolder,
     RunTelemetry,
@@ -63,7 +65,8 @@ class Session:
             config: the resolved configuration.
 
         Raises:
-            UsageError: the environment cannot be made, or a space is not supported.
+            UsageError: the environment cannot be made, a space is not supported, or the replay
+                does not fit into memory.
         """
         self.source, self.config = source, config
         single = make(source)
@@ -74,6 +77,12 @@ class Session:
         finally:
             single.close()
         self.planner = build_planner(config, self.spaces)
+        self.replay = Replay(
+            config.collection.replay_capacity,
+            config.collection.envs,
+            self.spaces.observation.size,
+            self.spaces.action.size,
+        )
 
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> PlanningAgent:
         """Trains in the folder; see `train`."""
@@ -82,35 +91,44 @@ class Session:
             build_run_networks(self.config, self.spaces), self.config.learner, key=key
         )
         done = checkpoint.steps(folder)[-1] if resume else 0
-        telemetry = RunTelemetry(folder, self.config.steps, done, quiet=quiet)
         collection = self.config.collection
         vector = make_vector(self.source, collection.envs, same_step=collection.same_step_reset)
+        telemetry = RunTelemetry(folder, self.config.steps, done, quiet=quiet)
         try:
             trainer = self._trainer(folder, learner, telemetry)
             if resume:
                 trainer.restore()
                 folder.write_config(self.config)
+            telemetry.message(
+                f"Writing to {folder.path}; the replay holds {self.replay.nbytes / 1e6:.1f} MB"
+            )
             with _stop_on_signal(trainer):
                 finished = trainer.run(VectorStepper(vector, self.spaces), Clock())
+            self._report(folder, trainer)
+        except OSError as error:
+            raise RunFailure(
+                f"{folder.path} cannot be written any more ({as_clause(error)}), so check the "
+                f"space that is left there; {checkpoint.describe_latest(folder)}."
+            ) from error
         finally:
             telemetry.close()
             vector.close()
-        self._report(folder, trainer)
         if not finished:
             raise Interrupted(
                 f"Stopped at env step {trainer.counters.env_steps} and saved; go on with: "
-                f"loopwm train {self.config.env} --resume {folder.path}"
+                f"{self._resume_command(folder)}"
             )
         telemetry.message(f"{folder.path} holds the run; report: {folder.report_file}")
         return self._actor(trainer.resolved_networks(), trainer.normalizer)
 
     def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Telemetry) -> Trainer:
         evaluation = self.config.evaluation
-        return Trainer(
+        trainer = Trainer(
             self.config,
             folder,
             self.spaces,
             learner,
+            self.replay,
             make_actor=self._actor,
             random_actor=RandomAgent(
                 action_size=self.spaces.action.size,
@@ -124,11 +142,13 @@ class Session:
                 episodes=evaluation.episodes,
                 seed=seed,
                 max_steps=evaluation.max_episode_steps,
+                stop=lambda: trainer.stop_requested,
             ),
             summarise=self._summary,
             threshold=self.threshold,
             telemetry=telemetry,
         )
+        return trainer
 
     def _actor(self, networks: Networks, normalizer: Normalizer) -> PlanningAgent:
         return PlanningAgent(
@@ -143,8 +163,8 @@ class Session:
         self, learner: LearnerState, counters: Counters, records: list[dict[str, Any]]
     ) -> dict[str, Any]:
         """Contents of summary.json."""
-        model = learner.average.world_model
-        core = model.core_module()
+        model = learner.networks.world_model
+        core = model.core
         return {
             "env": self.config.env,
             "seed": self.config.seed,
@@ -155,12 +175,18 @@ class Session:
             "solved_at": counters.solved_at,
             "final_return_mean": records[-1]["return_mean"] if records else None,
             "params": {
-                "total": count_parameters(learner.average),
+                "total": count_parameters(learner.networks),
                 "world_model": count_parameters(model),
                 "core": count_parameters(core),
             },
             "certificate": certify(core).summary() if isinstance(core, Certifiable) else None,
         }
+
+    def _resume_command(self, folder: RunFolder) -> str:
+        path = str(folder.path)
+        if not isinstance(self.source, str):
+            return f"loopwm.resume({path!r}, env={self.config.env})"
+        return shlex.join(["loopwm", "train", self.source, "--resume", path])
 
     def _report(self, folder: RunFolder, trainer: Trainer) -> None:
         summary = self._summary(trainer.learner, trainer.counters, folder.read_evals())

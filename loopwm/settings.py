@@ -14,14 +14,14 @@ from loopwm.errors import UsageError
 Config = TypeVar("Config")
 
 
-def build(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
+def build(kind: type[Config], values: Any, prefix: str = "") -> Config:
     """Builds a dataclass from a nested mapping.
 
     A field with a `registry` in its metadata takes the class that the mapping's `name` names.
 
     Args:
         kind: the dataclass.
-        values: its fields; missing ones keep their defaults.
+        values: mapping of its fields; missing ones keep their defaults.
         prefix: dotted path of the mapping, for messages.
 
     Returns:
@@ -31,7 +31,8 @@ def build(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Co
         UsageError: unknown key (the nearest valid one is named) or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise UsageError(f"{prefix or 'The configuration'} needs a mapping, not {values!r}.")
+        where = prefix.rstrip(".") or "The configuration"
+        raise UsageError(f"{where} is {values!r}, but it needs a mapping of settings.")
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     hints = typing.get_type_hints(kind)
     for key in values:
@@ -41,7 +42,7 @@ def build(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Co
     for key, value in values.items():
         path = f"{prefix}{key}"
         registry = fields[key].metadata.get("registry")
-        if registry is not None and isinstance(value, Mapping):
+        if registry is not None:
             given[key] = _build_registered(registry, value, path)
         elif dataclasses.is_dataclass(hints[key]):
             given[key] = build(hints[key], value, path + ".")
@@ -99,7 +100,11 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _build_registered(registry: Mapping[str, type], values: Mapping[str, Any], path: str) -> Any:
+def _build_registered(registry: Mapping[str, type], values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UsageError(
+            f"{path} is {values!r}, but it needs a mapping of settings; choose with {path}.name."
+        )
     rest = dict(values)
     name = rest.pop("name", next(iter(registry)))
     if name not in registry:

@@ -37,7 +37,8 @@ settings.register_profile(
 settings.load_profile("loopwm")
 
 _REMEDY = re.compile(
-    r"\b(give|use|pass|lower|raise|cast|load|restore|needs?|check|correct|install|choose|set|cap)\b", re.I
+    r"\b(give|use|pass|lower|raise|cast|load|restore|needs?|check|correct|install|choose|set|cap)\b",
+    re.I,
 )
 
 

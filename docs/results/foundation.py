@@ -81,7 +81,7 @@ def worst_ratio(run: pathlib.Path) -> tuple[float, float]:
     from loopwm.core import LoopedCore
     from loopwm.stability import attack
 
-    core = loopwm.load(run).world_model.core_module()
+    core = loopwm.load(run).world_model.core
     assert isinstance(core, LoopedCore)
     rate, worst = loopwm.certify(core).rate, 0.0
     for number in range(16):
@@ -220,9 +220,7 @@ def decision() -> None:
     print("| env | median ms | 90th percentile ms |\n|---|---|---|")
     for env in STEPS:
         words = on_core(0, [sys.executable, __file__, "decision-once", "--env", env])
-        done = subprocess.run(
-            words, env=environment(), check=True, capture_output=True, text=True
-        )
+        done = subprocess.run(words, env=environment(), check=True, capture_output=True, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
         print(f"| {env} | {found['median']:.2f} | {found['p90']:.2f} |")
 

@@ -36,6 +36,8 @@ def evaluate(
     """
     if episodes < 1:
         raise UsageError(f"--episodes is {episodes}; give at least 1.")
+    if seed < 0:
+        raise UsageError(f"--seed is {seed}; give 0 or a positive integer.")
     rule = None if depth is None else parse_depth(depth)
     from loopwm.run import evaluate_run
 

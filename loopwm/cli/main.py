@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, RunFailure) as error:
         print(f"loopwm: {error}", file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:
+        print("loopwm: Interrupted before it could save; give the command again.", file=sys.stderr)
+        return RunFailure.exit_status
     return 0
 
 

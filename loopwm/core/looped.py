@@ -39,7 +39,7 @@ class CoreConfig:
                 "least 1."
             )
         # As float32 numbers, in which the loop runs: 1 − 1e-9 is 1 there.
-        gamma, low, high = np.float32([self.gamma, self.retention_min, self.retention_max])
+        gamma, low, high = map(np.float32, (self.gamma, self.retention_min, self.retention_max))
         if not 0.0 < gamma < 1.0:
             raise UsageError(
                 f"model.core.gamma is {self.gamma}; a contraction needs a value between 0 and 1."

@@ -1,12 +1,13 @@
 """Plays evaluation episodes on environments of their own."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from loopwm.envs import EnvSource, Spaces, VectorStepper, make_vector
 from loopwm.errors import RunFailure
-from loopwm.training import Actor, EvaluationResult
+from loopwm.training import Actor, EvaluationResult, EvaluationStopped
 
 
 def run_episodes(
@@ -17,6 +18,7 @@ def run_episodes(
     episodes: int,
     seed: int,
     max_steps: int = 10_000,
+    stop: Callable[[], bool] = lambda: False,
 ) -> EvaluationResult:
     """Plays episodes side by side, one planner call a step for all of them.
 
@@ -27,11 +29,13 @@ def run_episodes(
         episodes: number of episodes, each in an environment of its own.
         seed: seed of environments and agent.
         max_steps: an episode that the environment does not end is cut here.
+        stop: asked before each step whether to give up.
 
     Returns:
         Undiscounted returns, mean loops, median milliseconds a decision.
 
     Raises:
+        EvaluationStopped: it gave up.
         RunFailure: the environment failed, or a decision became NaN.
     """
     stepper = VectorStepper(make_vector(source, episodes), spaces)
@@ -42,6 +46,8 @@ def run_episodes(
         loops: list[float] = []
         milliseconds: list[float] = []
         for _ in range(max_steps):
+            if stop():
+                raise EvaluationStopped
             began = time.perf_counter()
             action, state = actor.act(stepper.raw, state, explore=False)
             milliseconds.append(1e3 * (time.perf_counter() - began) / episodes)

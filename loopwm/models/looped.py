@@ -106,7 +106,3 @@ class LoopedWorldModel(AbstractWorldModel):
         """Reward and continuation from one fused head over [z_t, u_t, z_{t+1}]."""
         reward, logit = self.head(jnp.concatenate([z, u, z_next]))
         return Outcome(reward=reward, continuation_logit=logit)
-
-    def core_module(self) -> LoopedCore:
-        """The looped core."""
-        return self.core

@@ -69,8 +69,12 @@ class CategoricalPolicy(AbstractPolicy):
         return jax.nn.one_hot(index, self.action_size)
 
     def target_entropy(self) -> float:
-        """0.3 of the uniform distribution's."""
-        return 0.3 * math.log(self.action_size)
+        """0.8 of the uniform distribution's.
+
+        The value of a policy that slips now and then falls before the edge of what it can
+        hold, which is what the planner steers by; that of a certain one is flat up to it.
+        """
+        return 0.8 * math.log(self.action_size)
 
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
         """The one-hot most likely action, shape (actions,)."""

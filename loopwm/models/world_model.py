@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
+import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import AbstractDepthRule, Solution
@@ -30,15 +30,9 @@ class Outcome(eqx.Module):
     """Logit of the probability that the task does not terminate with this step, scalar."""
 
     @property
-    def goes_on(self) -> Float[Array, ""]:
-        """1 where going on is the likelier of the two, else 0, scalar.
-
-        Imagination uses this rather than the probability: a model that is a little unsure at
-        every step (0.997, say) would otherwise end every long imagined episode.
-
-        Source: TD-MPC2 (arXiv 2310.16828), episodic tasks.
-        """
-        return (self.continuation_logit > 0.0).astype(jnp.float32)
+    def continuation(self) -> Float[Array, ""]:
+        """Probability that the task goes on, scalar in (0, 1)."""
+        return jax.nn.sigmoid(self.continuation_logit)
 
 
 class AbstractWorldModel(eqx.Module):
@@ -48,6 +42,8 @@ class AbstractWorldModel(eqx.Module):
     """Size of z."""
     depth: eqx.AbstractVar[int]
     """Loops of a transition when no rule is given; 1 for models without loops."""
+    core: eqx.AbstractVar[Any]
+    """The part that computes the latent transition: what parameter efficiency counts."""
 
     @abc.abstractmethod
     def encode(self, observation: Float[Array, " observation"]) -> Float[Array, " latent"]:
@@ -84,10 +80,6 @@ class AbstractWorldModel(eqx.Module):
         z_next: Float[Array, " latent"],
     ) -> Outcome:
         """Reward r_t and continuation of the transition z_t, u_t → z_{t+1}."""
-
-    @abc.abstractmethod
-    def core_module(self) -> Any:
-        """The part that computes the latent transition: what parameter efficiency counts."""
 
 
 class WorldModelBuilder(abc.ABC):

@@ -131,7 +131,8 @@ class MPPI(AbstractPlanner):
         scores = jax.vmap(lambda u: score(model, z, u))(population)
         best, index = jax.lax.top_k(scores.value, config.elites)
         elites, weights = population[index], elite_weights(best, config.temperature)
-        mean = jnp.einsum("e,eha->ha", weights, elites)
+        # The weights sum to 1 up to rounding, which may leave the box.
+        mean = jnp.clip(jnp.einsum("e,eha->ha", weights, elites), -1.0, 1.0)
         variance = jnp.einsum("e,eha->ha", weights, (elites - mean[None]) ** 2)
         return MPPIState(
             mean=mean,

@@ -19,7 +19,7 @@ class Imagined(eqx.Module):
     reward: Float[Array, ""]
     """r_t in the units of `value`, scalar."""
     continuation: Float[Array, ""]
-    """How far the task goes on after this step, scalar in [0, 1]."""
+    """Probability that the task goes on after this step, scalar in [0, 1]."""
     loops: Float[Array, ""]
     """Inner loops spent, scalar."""
 
@@ -66,7 +66,7 @@ class NetworksModel(AbstractPlanningModel):
         return Imagined(
             z=solution.value,
             reward=(1.0 - self.discount) * outcome.reward,
-            continuation=outcome.goes_on,
+            continuation=outcome.continuation,
             loops=solution.stats.loops.astype(jnp.float32),
         )
 

@@ -18,4 +18,5 @@ from loopwm.training.telemetry import Telemetry as Telemetry
 from loopwm.training.trainer import Actor as Actor
 from loopwm.training.trainer import Counters as Counters
 from loopwm.training.trainer import EvaluationResult as EvaluationResult
+from loopwm.training.trainer import EvaluationStopped as EvaluationStopped
 from loopwm.training.trainer import Trainer as Trainer

@@ -1,10 +1,12 @@
 """Checkpoints of everything, written atomically with Orbax."""
 
+import functools
 import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loopwm.errors import UsageError
+from loopwm.errors import RunFailure, UsageError, as_clause
 from loopwm.training.run_folder import RunFolder
 
 Tree = TypeVar("Tree")
@@ -72,12 +74,22 @@ def save(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        RunFailure: it cannot be written.
     """
-    checkpointer = _checkpointer()
-    checkpointer.save((folder.replay / str(step)).resolve(), dict(replay), force=True)
     target = folder.checkpoints / str(step)
     packed = {"arrays": dict(arrays), "meta": _encode(meta)}
-    checkpointer.save(target.resolve(), packed, force=True)
+    # A full disk too shows as many kinds of exception.
+    try:
+        checkpointer = _checkpointer()
+        checkpointer.save((folder.replay / str(step)).resolve(), dict(replay), force=True)
+        checkpointer.save(target.resolve(), packed, force=True)
+    except Exception as error:
+        raise RunFailure(
+            f"The checkpoint {target} could not be written ({as_clause(error)}); check the space "
+            "that is left there."
+        ) from error
     for old in steps(folder)[:-keep]:
         shutil.rmtree(folder.checkpoints / str(old), ignore_errors=True)
         shutil.rmtree(folder.replay / str(old), ignore_errors=True)
@@ -105,35 +117,54 @@ def load(folder: RunFolder) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     path = latest(folder)
     if path is None:
-        raise UsageError(f"{folder.path} holds no checkpoint yet; train it for longer.")
-    packed = _restore(path)
+        raise UsageError(_nothing(folder))
+    packed = _restore(path, path)
     try:
         return packed["arrays"], _decode(packed["meta"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(_corrupt(path)) from error
+        raise UsageError(_corrupt(path, path)) from error
 
 
 def load_replay(folder: RunFolder) -> dict[str, np.ndarray]:
     """The replay that belongs to the newest checkpoint."""
     path = latest(folder)
     if path is None:
-        raise UsageError(f"{folder.path} holds no checkpoint yet; train it for longer.")
-    return _restore(folder.replay / path.name)
+        raise UsageError(_nothing(folder))
+    return _restore(folder.replay / path.name, path)
 
 
-def _restore(path: pathlib.Path) -> dict[str, Any]:
+def describe_latest(folder: RunFolder) -> str:
+    """A clause for messages: which checkpoint is left."""
+    path = latest(folder)
+    if path is None:
+        return "no checkpoint was written yet"
+    return f"the last good checkpoint is {path}"
+
+
+def _restore(path: pathlib.Path, whole: pathlib.Path) -> dict[str, Any]:
     # Orbax reports a damaged folder by many kinds of exception; all mean the same to a user.
+    hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_unless_loop_is_closed, hook)
     try:
-        return _checkpointer().restore(path.resolve())
-    except Exception as error:  # noqa: BLE001
-        raise UsageError(_corrupt(path)) from error
+        restored = _checkpointer().restore(path.resolve())
+    except Exception as error:
+        raise UsageError(_corrupt(path, whole)) from error
+    sys.unraisablehook = hook
+    return restored
 
 
-def _corrupt(path: pathlib.Path) -> str:
-    return (
-        f"The checkpoint {path} cannot be read; delete that folder to fall back to an earlier "
-        "one, or start a new run."
-    )
+def _unless_loop_is_closed(hook: Callable[[Any], object], unraisable: Any) -> None:
+    """Passes on what Python ignored, unless a reader of Orbax came after the first one failed."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        hook(unraisable)
+
+
+def _nothing(folder: RunFolder) -> str:
+    return f"{folder.path} holds no checkpoint; give a run that was trained for longer."
+
+
+def _corrupt(path: pathlib.Path, whole: pathlib.Path) -> str:
+    return f"{path} cannot be read; delete {whole} to use the one before it, or start a new run."
 
 
 def _checkpointer():

@@ -1,6 +1,7 @@
 """Wall-clock of training, evaluations left out, and the share that compilation took."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 
@@ -13,35 +14,49 @@ _COMPILE_EVENTS = (
 )
 
 
+@functools.cache
+def _compiled() -> list[float]:
+    """Seconds that this process has spent compiling; one listener, which JAX keeps for good."""
+    total = [0.0]
+
+    def listen(event: str, duration_secs: float, **_kwargs: object) -> None:
+        if event in _COMPILE_EVENTS:
+            total[0] += duration_secs
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return total
+
+
 class Clock:
     """Counts seconds while it is not paused."""
 
     def __init__(self):
-        """Listens to JAX's compile events from now on."""
-        self._wall = 0.0
-        self._compile = 0.0
-        self._since: float | None = None
-        jax.monitoring.register_event_duration_secs_listener(self._on_event)
-
-    def _on_event(self, event: str, duration_secs: float, **_kwargs: object) -> None:
-        if event in _COMPILE_EVENTS and self._since is not None:
-            self._compile += duration_secs
+        """Stands still at 0 until `start`."""
+        self._spent = (0.0, 0.0)
+        self._since: tuple[float, float] | None = None
+        _compiled()
 
     def start(self, wall: float, compiling: float) -> None:
         """Starts from seconds already spent."""
-        self._wall, self._compile, self._since = wall, compiling, time.perf_counter()
+        self._spent, self._since = (wall, compiling), self._now()
 
     def read(self) -> tuple[float, float]:
         """Seconds of training and of compilation so far."""
-        running = 0.0 if self._since is None else time.perf_counter() - self._since
-        return self._wall + running, self._compile
+        wall, compiling = self._spent
+        if self._since is None:
+            return wall, compiling
+        now = self._now()
+        return wall + now[0] - self._since[0], compiling + now[1] - self._since[1]
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Leaves the time inside out of both counts."""
-        self._wall, _ = self.read()
-        self._since = None
+        self._spent, self._since = self.read(), None
         try:
             yield
         finally:
-            self._since = time.perf_counter()
+            self._since = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        return time.perf_counter(), _compiled()[0]

@@ -22,7 +22,7 @@ class LearnerConfig:
     gradient_clip: float = 10.0
     """Largest global norm of a gradient."""
     target_rate: float = 0.02
-    """Step of the averaged networks towards the trained ones, an update."""
+    """Step of the target critic towards the critic, an update."""
     trace: float = 0.8
     """λ of the TD(λ) targets along a sequence."""
     imagination: int = 8

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from loopwm.core import SampledDepth, poisson_depth
-from loopwm.models import Networks, Normalizer
+from loopwm.models import Critic, Networks, Normalizer
 from loopwm.nn import resolve
 from loopwm.training.config import LearnerConfig
 from loopwm.training.losses import Sequence, Terms, sequence_terms
@@ -23,8 +23,8 @@ class LearnerState(eqx.Module):
     """Everything that an update changes."""
 
     networks: Networks
-    average: Networks
-    """Exponential moving average of the networks: it acts, and its critic gives the targets."""
+    target_critic: Critic
+    """Exponential moving average of the critic, which gives the targets."""
     optimiser: optax.OptState
     log_temperature: Float[Array, ""]
     """Logarithm of α, the weight of the policy's entropy, which keeps it at its target."""
@@ -54,7 +54,7 @@ def init_learner(networks: Networks, config: LearnerConfig, *, key: PRNGKeyArray
     """State before the first update; copies, since updates give up their buffers."""
     return LearnerState(
         networks=_copy(networks),
-        average=_copy(networks),
+        target_critic=_copy(networks.critic),
         optimiser=make_optimiser(config).init(eqx.filter(networks, eqx.is_inexact_array)),
         log_temperature=jnp.log(jnp.asarray(1e-3)),
         key=key,
@@ -78,9 +78,9 @@ def start_values(state: LearnerState, mean_reward: float) -> LearnerState:
     """
     value = jnp.asarray(mean_reward, jnp.float32)
     return eqx.tree_at(
-        lambda s: (s.networks.critic, s.average.critic),
+        lambda s: (s.networks.critic, s.target_critic),
         state,
-        (state.networks.critic.started_at(value), state.average.critic.started_at(value)),
+        (state.networks.critic.started_at(value), state.target_critic.started_at(value)),
     )
 
 
@@ -95,17 +95,16 @@ def _batch_loss(
     size = batch.reward.shape[0]
     key_depth, key_terms = jax.random.split(key)
     mean_depth = networks.world_model.depth
-    target_critic = state.average.critic
     rules = None
     if config.poisson_depth:
         largest = 3 * mean_depth
-        drawn = poisson_depth(key_depth, mean_depth, largest, (size,))
+        drawn = poisson_depth(key_depth, float(mean_depth), largest, (size,))
         rules = jax.vmap(lambda depth: SampledDepth(depth=depth, max_depth=largest))(drawn)
 
     def one(sequence, rule, sequence_key):
         return sequence_terms(
             networks,
-            target_critic,
+            state.target_critic,
             sequence,
             rule,
             jnp.exp(state.log_temperature),
@@ -137,21 +136,21 @@ def _one_update(
     step, optimiser = make_optimiser(config).update(gradient, state.optimiser)
     networks = eqx.apply_updates(state.networks, step)
     rate = config.target_rate
-    average = jax.tree.map(
+    target = jax.tree.map(
         lambda slow, fast: slow + rate * (fast - slow) if eqx.is_inexact_array(slow) else slow,
-        state.average,
-        networks,
+        state.target_critic,
+        networks.critic,
     )
     missing = state.networks.policy.target_entropy() - terms.entropy
     new = LearnerState(
         networks=networks,
-        average=average,
+        target_critic=target,
         optimiser=optimiser,
         log_temperature=state.log_temperature + config.temperature_rate * missing,
         key=key,
         updates=state.updates + 1,
     )
-    return new, Metrics(loss, optax.global_norm(gradient), terms)
+    return new, Metrics(loss, optax.tree.norm(gradient), terms)
 
 
 @functools.partial(eqx.filter_jit, donate="all-except-first")

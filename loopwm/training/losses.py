@@ -29,7 +29,7 @@ class Sequence(NamedTuple):
 
 def td_lambda(
     reward: Float[Array, " steps"],
-    terminated: Bool[Array, " steps"],
+    terminated: Bool[Array, " steps"] | Float[Array, " steps"],
     valid: Bool[Array, " steps"],
     next_value: Float[Array, " steps"],
     discount: float,
@@ -45,7 +45,7 @@ def td_lambda(
 
     Args:
         reward: r_t, shape (steps,), in the units of the value.
-        terminated: d_t, shape (steps,).
+        terminated: d_t, shape (steps,), or the probability of it.
         valid: whether step t belongs to the episode, shape (steps,).
         next_value: V(o_{t+1}), shape (steps,).
         discount: γ.
@@ -61,7 +61,7 @@ def td_lambda(
     def body(later, inputs):
         r, done, value, has_next = inputs
         bootstrap = jnp.where(has_next, (1.0 - trace) * value + trace * later, value)
-        target = r + discount * jnp.where(done, 0.0, bootstrap)
+        target = r + discount * (1.0 - done) * bootstrap
         return target, target
 
     inputs = (reward, terminated, next_value, follows)
@@ -71,14 +71,16 @@ def td_lambda(
 class Imagination(NamedTuple):
     """K imagined steps under the policy, without gradient."""
 
-    z: Float[Array, "horizon latent"]
-    """z_0 … z_{K−1}."""
+    z: Float[Array, "horizon_plus_one latent"]
+    """z_0 … z_K."""
     action: Float[Array, "horizon action"]
-    """u_0 … u_{K−1}."""
-    target: Float[Array, " horizon"]
-    """Returns G_0 … G_{K−1}, normalised units."""
+    """u_0 … u_{K−1}, drawn from the policy."""
+    reward: Float[Array, " horizon"]
+    """Predicted rewards r_0 … r_{K−1} over the largest absolute reward."""
+    continuation: Float[Array, " horizon"]
+    """Predicted probability that the task goes on after the step."""
     weight: Float[Array, " horizon"]
-    """1 while the task goes on, 0 after it has ended."""
+    """Probability that the task has not ended before the step; 1 at k = 0."""
 
 
 class Terms(eqx.Module):
@@ -139,14 +141,14 @@ def sequence_terms(
     goes_on = 1.0 - sequence.terminated.astype(jnp.float32)
     logit = outcome.continuation_logit
 
-    imagined = imagine(networks, target_critic, fixed[1], config, key=key_imagine)
-    targets = _value_targets(
-        networks, target_critic, sequence, fixed[1:], imagined.target[0], config, key_target
-    )
+    imagined = imagine(networks, fixed[1], config, key=key_imagine)
+    targets = value_targets(networks, target_critic, sequence, fixed, imagined, config, key_target)
+    states = jnp.concatenate([before, imagined.z[:-1]])
+    actions = jnp.concatenate([sequence.action, imagined.action])
+    cross = _value_loss(networks.critic, states, actions, targets)
+    cross, cross_imagined = cross[: len(valid)], cross[len(valid) :]
     policy, entropy, values = _policy_terms(networks, fixed[:-1], temperature, key_policy)
     count = jnp.maximum(jnp.sum(valid), 1)
-    cross = _value_loss(networks.critic, before, sequence.action, targets)
-    cross_imagined = _value_loss(networks.critic, *imagined[:3])
     # Nothing follows a terminal observation: what was imagined from one is no experience.
     imagined_weight = imagined.weight * goes_on[0]
     return Terms(
@@ -165,57 +167,100 @@ def sequence_terms(
 
 def imagine(
     networks: Networks,
-    target_critic: Critic,
     z: Float[Array, " latent"],
     config: LearnerConfig,
     *,
     key: PRNGKeyArray,
 ) -> Imagination:
-    r"""Rolls the policy through the model and computes λ-returns.
-
-    $$G_k = (1-\gamma) r_k + \gamma c_k \big[(1-\lambda) V(z_{k+1}) + \lambda G_{k+1}\big],
-    \qquad G_K = V(z_K),$$
-
-    with $c_k$ = 1 where the model expects the task to go on, else 0.
+    """Rolls the policy through the model for K steps.
 
     Args:
         networks: what is trained, constrained weights resolved.
-        target_critic: slowly moving copy of the critic, which gives V.
-        z: first latent state, shape (latent,).
-        config: horizon, discount and λ.
+        z: first latent state z_0, shape (latent,).
+        config: the horizon K.
         key: PRNG key.
 
     Returns:
-        States, actions, returns and weights, all without gradient.
+        States, actions and outcomes, all without gradient.
+    """
+    networks = jax.lax.stop_gradient(networks)
+    model = networks.world_model
+
+    def body(state, step_key):
+        u = networks.policy.sample(state, key=step_key)
+        following = model.transition(state, u).value
+        outcome = model.outcome(state, u, following)
+        return following, (following, u, outcome.reward, outcome.continuation)
+
+    keys = jax.random.split(key, config.imagination)
+    _, (states, actions, reward, continuation) = jax.lax.scan(body, z, keys)
+    weight = jnp.concatenate([jnp.ones(1), jnp.cumprod(continuation)[:-1]])
+    imagined = Imagination(
+        z=jnp.concatenate([z[None], states]),
+        action=actions,
+        reward=reward,
+        continuation=continuation,
+        weight=weight,
+    )
+    return jax.lax.stop_gradient(imagined)
+
+
+def value_targets(
+    networks: Networks,
+    target_critic: Critic,
+    sequence: Sequence,
+    z: Float[Array, "steps_plus_one latent"],
+    imagined: Imagination,
+    config: LearnerConfig,
+    key: PRNGKeyArray,
+) -> Float[Array, " steps_and_horizon"]:
+    r"""Targets of the critic, in normalised units: of H replayed steps, then of K imagined ones.
+
+    Both are TD(λ) (see `td_lambda`) with $V = E_\pi[Q]$, the smaller of both target critics. An
+    imagined step ends the task with the probability that the model gives it. The first replayed
+    step bootstraps from the imagined return of its next state instead: no action of older policies
+    is in it.
+
+    Args:
+        networks: what is trained, constrained weights resolved.
+        target_critic: slowly moving copy of the critic.
+        sequence: replayed steps.
+        z: latent states of its observations, shape (H + 1, latent), without gradient.
+        imagined: K steps from z[1].
+        config: discount and both λ.
+        key: PRNG key.
+
+    Returns:
+        Targets, shape (H + K,), without gradient.
 
     Sources: Feinberg et al. 2018, model-based value expansion (arXiv 1803.00101); Hafner et al.
         2023, DreamerV3 (arXiv 2301.04104), equation 7.
     """
-    networks = jax.lax.stop_gradient(networks)
-    model = networks.world_model
     bootstrap = eqx.tree_at(lambda n: n.critic, networks, target_critic)
-
-    def body(state, step_key):
-        key_act, key_value = jax.random.split(step_key)
-        u = networks.policy.sample(state, key=key_act)
-        following = model.transition(state, u).value
-        outcome = model.outcome(state, u, following)
-        value = jnp.mean(bootstrap.value(following, key=key_value))
-        return following, (state, u, outcome.reward, outcome.goes_on, value)
-
-    keys = jax.random.split(key, config.imagination)
-    _, (states, actions, reward, goes_on, value) = jax.lax.scan(body, z, keys)
-    reward = (1.0 - config.discount) * reward
-
-    def back(later, inputs):
-        r, c, v = inputs
-        mixed = (1.0 - config.imagined_trace) * v + config.imagined_trace * later
-        g = r + config.discount * c * mixed
-        return g, g
-
-    _, target = jax.lax.scan(back, value[-1], (reward, goes_on, value), reverse=True)
-    weight = jnp.concatenate([jnp.ones(1), jnp.cumprod(goes_on)[:-1]])
-    return jax.lax.stop_gradient(Imagination(states, actions, target, weight))
+    following = jnp.concatenate([z[1:], imagined.z[1:]])
+    keys = jax.random.split(key, len(following))
+    value = jax.vmap(lambda state, k: jnp.min(bootstrap.value(state, key=k)))(following, keys)
+    steps, discount, unit = len(sequence.valid), config.discount, 1.0 - config.discount
+    going = jnp.ones(len(imagined.continuation), bool)
+    dreamt = td_lambda(
+        unit * imagined.reward,
+        1.0 - imagined.continuation,
+        going,
+        value[steps:],
+        discount,
+        config.imagined_trace,
+    )
+    replayed = td_lambda(
+        unit * sequence.reward,
+        sequence.terminated,
+        sequence.valid,
+        value[:steps],
+        discount,
+        config.trace,
+    )
+    goes_on = 1.0 - sequence.terminated[0].astype(jnp.float32)
+    first = unit * sequence.reward[0] + discount * goes_on * dreamt[0]
+    return jax.lax.stop_gradient(jnp.concatenate([replayed.at[0].set(first), dreamt]))
 
 
 def _value_loss(
@@ -228,28 +273,6 @@ def _value_loss(
     logits = jax.vmap(critic.logits)(z, u)
     labels = jax.vmap(critic.support.target)(target)
     return -jnp.mean(jnp.sum(labels[:, None] * jax.nn.log_softmax(logits), -1), -1)
-
-
-def _value_targets(
-    networks: Networks,
-    target_critic: Critic,
-    sequence: Sequence,
-    next_z: Float[Array, "steps latent"],
-    imagined_value: Float[Array, ""],
-    config: LearnerConfig,
-    key: PRNGKeyArray,
-) -> Float[Array, " steps"]:
-    """TD(λ) targets in normalised units; the first step bootstraps from imagination."""
-    bootstrap = eqx.tree_at(lambda n: n.critic, networks, target_critic)
-    keys = jax.random.split(key, len(next_z))
-    value = jax.vmap(lambda z, k: jnp.mean(bootstrap.value(z, key=k)))(next_z, keys)
-    reward = (1.0 - config.discount) * sequence.reward
-    targets = td_lambda(
-        reward, sequence.terminated, sequence.valid, value, config.discount, config.trace
-    )
-    goes_on = 1.0 - sequence.terminated[0].astype(jnp.float32)
-    first = reward[0] + config.discount * goes_on * imagined_value
-    return jax.lax.stop_gradient(targets.at[0].set(first))
 
 
 def _policy_terms(

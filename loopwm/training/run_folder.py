@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from loopwm import settings
-from loopwm.errors import UsageError
+from loopwm.errors import UsageError, as_clause
 from loopwm.training.config import RunConfig
 
 
@@ -42,6 +42,7 @@ class RunFolder:
                 )
             for part in (folder.checkpoints, folder.replay, folder.videos):
                 part.mkdir(parents=True, exist_ok=True)
+            folder.evals_file.touch()
             write_text(folder.config_file, yaml.safe_dump(settings.dump(config), sort_keys=False))
         except OSError as error:
             raise UsageError(
@@ -65,8 +66,19 @@ class RunFolder:
         return folder
 
     def read_config(self) -> RunConfig:
-        """The resolved configuration of the run."""
-        return settings.build(RunConfig, read_yaml(self.config_file))
+        """The resolved configuration of the run.
+
+        Raises:
+            UsageError: the file cannot be read, or is not one that `loopwm train` wrote.
+        """
+        values = read_yaml(self.config_file)
+        try:
+            return settings.build(RunConfig, values)
+        except UsageError as error:
+            raise UsageError(
+                f"{self.config_file} is not the configuration of a loopwm run "
+                f"({as_clause(error)}); give the folder that `loopwm train` wrote."
+            ) from error
 
     def write_config(self, config: RunConfig) -> None:
         """Replaces the configuration, for a resumed run with more steps."""
@@ -118,5 +130,5 @@ def read_yaml(path: pathlib.Path) -> Any:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UsageError(f"{path} holds no mapping of settings; write key: value lines.")
+        raise UsageError(f"{path} holds no mapping of settings; use lines of key: value.")
     return values

@@ -48,10 +48,8 @@ class RunTelemetry:
             start: env steps done already.
             quiet: print nothing.
         """
-        # Imported here: loading a run to act does not need it.
-        from tensorboardX import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder.path))
+        self._folder, self._start = folder, start
+        self._writer: Any = None
         self._console = Console(stderr=True, quiet=quiet)
         self._progress = Progress(
             SpinnerColumn(),
@@ -74,18 +72,29 @@ class RunTelemetry:
         self._progress.update(self._task, completed=env_steps, status=status)
 
     def scalars(self, env_steps: int, values: dict[str, float]) -> None:
-        """Writes TensorBoard scalars."""
+        """Writes TensorBoard scalars; the first ones make the file."""
+        if self._writer is None:
+            # Imported here: loading a run to act does not need it.
+            from tensorboardX import SummaryWriter
+
+            # A resumed run has a file of its own, and takes back what came after its checkpoint.
+            self._writer = SummaryWriter(
+                str(self._folder.path),
+                purge_step=self._start + 1 if self._start else None,
+                filename_suffix=f".{self._start}",
+            )
         for name, value in values.items():
             self._writer.add_scalar(name, value, env_steps)
 
     def message(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Stops the bar and flushes the events."""
         self._progress.stop()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def eval_line(record: dict[str, Any], threshold: float | None, seconds: float) -> str:

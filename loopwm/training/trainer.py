@@ -1,9 +1,10 @@
 """The training loop: act, store, learn, evaluate, checkpoint."""
 
+import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -54,6 +55,10 @@ class EvaluationResult:
     """Median milliseconds of one planner call, over the environments it served."""
 
 
+class EvaluationStopped(Exception):
+    """An evaluation gave up because a stop was requested."""
+
+
 @dataclasses.dataclass
 class Counters:
     """Plain numbers that a checkpoint keeps."""
@@ -78,6 +83,7 @@ class Trainer:
         folder: RunFolder,
         spaces: Spaces,
         learner: LearnerState,
+        replay: Replay,
         *,
         make_actor: Callable[[Networks, Normalizer], Actor],
         random_actor: Actor,
@@ -93,32 +99,31 @@ class Trainer:
             folder: where it writes.
             spaces: codecs of the environment.
             learner: state of the learner.
+            replay: memory of the steps made, empty.
             make_actor: agent for resolved networks and a normaliser.
             random_actor: agent of the random steps.
-            evaluate: plays evaluation episodes with an agent and a seed.
+            evaluate: plays evaluation episodes with an agent and a seed; it may give up with
+                `EvaluationStopped` when a stop was requested.
             summarise: contents of summary.json.
             threshold: mean return that counts as solved, or None.
             telemetry: where progress goes.
         """
         self.config, self.folder, self.spaces = config, folder, spaces
-        self.learner = learner
+        self.learner, self.replay = learner, replay
         self._make_actor, self._random = make_actor, random_actor
         self._evaluate, self._summarise = evaluate, summarise
         self.threshold, self.telemetry = threshold, telemetry
         self.normalizer = Normalizer.create(spaces.observation.size)
-        collection = config.collection
-        self.replay = Replay(
-            collection.replay_capacity, collection.envs, spaces.observation.size, spaces.action.size
-        )
         self.rng = np.random.default_rng(config.seed)
         self.counters = Counters(
             next_evaluation=config.evaluation.every, next_checkpoint=config.checkpoint_every
         )
         self.stop_requested = False
-        self._random_state = random_actor.initial_state(seed=config.seed, batch=collection.envs)
+        envs = config.collection.envs
+        self._random_state = random_actor.initial_state(seed=config.seed, batch=envs)
         self.actor = self._current_actor()
-        self._actor_state = self.actor.initial_state(seed=config.seed, batch=collection.envs)
-        self._returns = np.zeros(collection.envs)
+        self._actor_state = self.actor.initial_state(seed=config.seed, batch=envs)
+        self._returns = np.zeros(envs)
         self._last_return = 0.0
         self._decisions: deque[float] = deque(maxlen=200)
 
@@ -141,7 +146,8 @@ class Trainer:
         Raises:
             RunFailure: environment or learner failed; the last good checkpoint is kept.
         """
-        stepper.reset(seed=self._env_seed())
+        with self._naming_last_good():
+            stepper.reset(seed=self._env_seed())
         self._begin(stepper, np.ones(self.config.collection.envs, bool))
         clock.start(self.counters.wall_seconds, self.counters.compile_seconds)
         while self.counters.env_steps < self.config.steps and not self.stop_requested:
@@ -155,12 +161,14 @@ class Trainer:
                 self.counters.next_checkpoint += self.config.checkpoint_every
                 self.save()
         self._read_clock(clock)
-        self.save()
+        # A checkpoint that exists is not written again: overwriting is not atomic.
+        if checkpoint.steps(self.folder)[-1:] != [self.counters.env_steps]:
+            self.save()
         return self.counters.env_steps >= self.config.steps
 
     def resolved_networks(self) -> Networks:
-        """The averaged networks as they are now, constrained weights resolved."""
-        return resolve_networks(self.learner.average)
+        """The networks as they are now, constrained weights resolved."""
+        return resolve_networks(self.learner.networks)
 
     def _env_seed(self) -> int:
         # A resumed run begins new episodes: other ones than the run began with.
@@ -189,19 +197,17 @@ class Trainer:
         if self.learning:
             action, self._actor_state = self.actor.act(stepper.raw, self._actor_state, explore=True)
             if not np.all(np.asarray(self._actor_state.stats.finite)):
-                raise RunFailure(
-                    f"The planner's decision became NaN at env step {self.counters.env_steps}"
-                    f"{self._last_good()}"
+                raise self._failure(
+                    f"The planner's decision became NaN at env step {self.counters.env_steps}, so "
+                    "lower learner.learning_rate or check the rewards"
                 )
             self._decisions.append(1e3 * (time.perf_counter() - began) / len(stepper.observation))
         else:
             action, self._random_state = self._random.act(
                 stepper.raw, self._random_state, explore=True
             )
-        try:
+        with self._naming_last_good():
             transitions = stepper.step(action)
-        except RunFailure as error:
-            raise RunFailure(f"{str(error).rstrip('.')}{self._last_good()}") from error
         self._store(self.spaces.action.encode(action), transitions)
         if np.any(transitions.begun):
             self._begin(stepper, transitions.begun)
@@ -262,18 +268,23 @@ class Trainer:
         if not np.isfinite(float(metrics.loss)):
             terms = vars(metrics.terms)
             named = [name for name, value in terms.items() if not np.isfinite(float(value))]
-            raise RunFailure(
+            raise self._failure(
                 f"The {(named or ['total'])[0]} loss became {float(metrics.loss)} at env step "
-                f"{self.counters.env_steps}{self._last_good()}; lower learner.learning_rate or "
-                "check the rewards"
+                f"{self.counters.env_steps}, so lower learner.learning_rate or check the rewards"
             )
         return metrics
 
-    def _last_good(self) -> str:
-        path = checkpoint.latest(self.folder)
-        if path is None:
-            return "; no checkpoint was written yet"
-        return f"; the last good checkpoint is {path}"
+    def _failure(self, what: str) -> RunFailure:
+        """What went wrong, and which checkpoint is left."""
+        return RunFailure(f"{what}; {checkpoint.describe_latest(self.folder)}.")
+
+    @contextlib.contextmanager
+    def _naming_last_good(self) -> Iterator[None]:
+        """Adds the last good checkpoint to failures of the environment or the disk."""
+        try:
+            yield
+        except RunFailure as error:
+            raise self._failure(str(error).rstrip(".")) from error
 
     def _report(self, metrics: Metrics) -> None:
         values = {f"loss/{name}": float(v) for name, v in vars(metrics.terms).items()}
@@ -291,12 +302,17 @@ class Trainer:
 
     def _evaluation(self) -> None:
         """Evaluates, writes a line of evals.jsonl and the summary."""
-        every = self.config.evaluation.every
+        every, due = self.config.evaluation.every, self.counters.next_evaluation
         self.counters.next_evaluation = (self.counters.env_steps // every + 1) * every
         if not self.learning:
             return
         began = time.perf_counter()
-        result = self._evaluate(self.actor, self._env_seed() ^ 0x5EED)
+        try:
+            with self._naming_last_good():
+                result = self._evaluate(self.actor, self._env_seed() ^ 0x5EED)
+        except EvaluationStopped:
+            self.counters.next_evaluation = due
+            return
         mean = float(np.mean(result.returns))
         record = {
             "env_steps": self.counters.env_steps,
@@ -325,14 +341,25 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Writes a checkpoint of everything and the summary."""
+        """Writes a checkpoint of everything and the summary.
+
+        Raises:
+            RunFailure: a number is not finite, or the checkpoint cannot be written.
+        """
         arrays = checkpoint.arrays_of(self._tree())
+        for name, array in arrays.items():
+            if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
+                raise self._failure(
+                    f"{name} became NaN or infinite at env step {self.counters.env_steps}, so "
+                    "lower learner.learning_rate or check the rewards"
+                )
         meta = {
             "counters": dataclasses.asdict(self.counters),
             "rng": self.rng.bit_generator.state,
             "last_return": self._last_return,
         }
-        checkpoint.save(self.folder, self.counters.env_steps, arrays, meta, self.replay.state())
+        with self._naming_last_good():
+            checkpoint.save(self.folder, self.counters.env_steps, arrays, meta, self.replay.state())
         self.write_summary()
 
     def restore(self) -> None:

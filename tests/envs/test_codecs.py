@@ -61,7 +61,8 @@ def test_encode_inverts_decode(case):
     codec = action_codec(space)
     width = space.high.astype(np.longdouble) - space.low
     # Where the bounds are so close that few numbers lie between them, nothing can be inverted.
-    coarse = np.maximum(np.spacing(np.abs(space.low)), np.spacing(np.abs(space.high)))
+    with np.errstate(over="ignore"):
+        coarse = np.maximum(np.spacing(np.abs(space.low)), np.spacing(np.abs(space.high)))
     resolved = (width > 1e6 * coarse).reshape(-1)
     back = codec.encode(codec.decode(u))
     assert back.dtype == np.float32 and np.all(np.abs(back) <= 1.0 + 1e-6)
@@ -80,7 +81,9 @@ def test_integer_actions_are_the_nearest_ones(case):
 
 
 def test_an_uneven_box_by_hand():
-    space = gym.spaces.Box(np.asarray([-3.0, 2.0, 5.0]), np.asarray([1.0, 2.0, 6.0]), (3,), np.float64)
+    space = gym.spaces.Box(
+        np.asarray([-3.0, 2.0, 5.0]), np.asarray([1.0, 2.0, 6.0]), (3,), np.float64
+    )
     codec = action_codec(space)
     u = np.asarray([[-1.0, 0.3, 0.0], [0.5, -1.0, 7.0]], np.float32)
     np.testing.assert_allclose(codec.decode(u), [[-3.0, 2.0, 5.5], [0.0, 2.0, 6.0]], atol=1e-6)

@@ -109,7 +109,7 @@ def test_nothing_is_changed_on_the_way():
 
 def test_spaces_of_a_source():
     spaces = Spaces.of_source("toy_envs:Paddle-v0")
-    assert (spaces.observation.size, spaces.action.size) == (4, 2)
+    assert (spaces.observation.size, spaces.action.size) == (3, 1)
     with pytest.raises(UsageError, match="MultiDiscrete"):
         Spaces.of_source("broken_envs:MultiDiscreteAction-v0")
 

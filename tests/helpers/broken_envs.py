@@ -1,8 +1,8 @@
 """Environments with one fault each, registered as broken_envs:NAME-v0.
 
-Their spaces are those of CartPole-v1, so that tests share compiled programs. Episodes last 20 steps,
-so that evaluations of the `debug` preset end before the fault of the training environment, which
-comes at its 80th step: learning has begun then, and a checkpoint was written.
+Their spaces are those of CartPole-v1, so that tests share compiled programs. Episodes last 20
+steps, so that evaluations of the `debug` preset end before the fault of the training environment,
+which comes at its 80th step: learning has begun then, and a checkpoint was written.
 """
 
 from typing import Any

@@ -76,17 +76,13 @@ def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.
 
 
 @pytest.fixture(scope="session")
-def cartpole_run(
-    compile_cache: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
-) -> Run:
+def cartpole_run(compile_cache: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A `debug` run of CartPole-v1, seed 0; read it, and copy it before changing anything."""
     return _debug_run("CartPole-v1", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def pendulum_run(
-    compile_cache: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
-) -> Run:
+def pendulum_run(compile_cache: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A `debug` run of Pendulum-v1, seed 0; read it, and copy it before changing anything."""
     return _debug_run("Pendulum-v1", tmp_path_factory)
 

@@ -1,4 +1,8 @@
-"""Small environments whose every number is known; registered as toy_envs:NAME-v0."""
+"""Small environments whose every number is known; registered as toy_envs:NAME-v0.
+
+Encoded, their spaces have the sizes of CartPole-v1 (4 and 2) or of Pendulum-v1 (3 and 1), so that
+tests share compiled programs.
+"""
 
 from typing import Any
 
@@ -41,9 +45,9 @@ class Counting(gym.Env):
 
 
 class Corridor(gym.Env):
-    """Five places in a row, 3 to 7; actions 1 (left) and 2 (right); the right end is the goal."""
+    """Four places in a row, 3 to 6; actions 1 (left) and 2 (right); the right end is the goal."""
 
-    observation_space = gym.spaces.Discrete(5, start=3)
+    observation_space = gym.spaces.Discrete(4, start=3)
     action_space = gym.spaces.Discrete(2, start=1)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -53,21 +57,19 @@ class Corridor(gym.Env):
 
     def step(self, action: int):
         assert self.action_space.contains(action), action
-        self.place = int(np.clip(self.place + (1 if action == 2 else -1), 3, 7))
-        return self.place, float(self.place == 7), self.place == 7, False, {}
+        self.place = int(np.clip(self.place + (1 if action == 2 else -1), 3, 6))
+        return self.place, float(self.place == 6), self.place == 6, False, {}
 
 
 class Paddle(gym.Env):
-    """Observations are float64 matrices, actions lie in the uneven box [−3, 1] × {2}."""
+    """Observations are float64 matrices, actions lie in the uneven matrix box [−3, 1]."""
 
-    observation_space = gym.spaces.Box(-10.0, 10.0, (2, 2), np.float64)
-    action_space = gym.spaces.Box(
-        np.asarray([[-3.0, 2.0]]), np.asarray([[1.0, 2.0]]), (1, 2), np.float64
-    )
+    observation_space = gym.spaces.Box(-10.0, 10.0, (3, 1), np.float64)
+    action_space = gym.spaces.Box(-3.0, 1.0, (1, 1), np.float64)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
-        self.state = self.np_random.uniform(-1.0, 1.0, (2, 2))
+        self.state = self.np_random.uniform(-1.0, 1.0, (3, 1))
         return self.state, {}
 
     def step(self, action: np.ndarray):

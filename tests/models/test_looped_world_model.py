@@ -88,7 +88,7 @@ def test_every_head_uses_what_it_is_given(small_model, rng):
 
 def test_its_core_is_certified(multiplied):
     for factor in (1.0, 1e4):
-        certificate = certify(multiplied(factor).core_module())
+        certificate = certify(multiplied(factor).core)
         assert certificate.level == "global" and certificate.rate < 1
 
 
@@ -126,7 +126,7 @@ def test_every_registered_model_builds_and_imagines(name, filled, rng):
     assert outcome.reward.shape == outcome.continuation_logit.shape == ()
     assert int(solution.stats.loops) >= 1 and solution.result == RESULTS.successful
     assert np.all(np.isfinite(solution.value)) and np.all(np.isfinite(decoded))
-    assert 0 < count_parameters(model.core_module()) < count_parameters(model)
+    assert 0 < count_parameters(model.core) < count_parameters(model)
 
 
 def test_default_sizes_are_within_the_promise(filled):
@@ -136,7 +136,7 @@ def test_default_sizes_are_within_the_promise(filled):
             LoopedConfig(), ValueConfig(), Sizes(4, 2), discrete=True, key=key
         )
     )
-    assert 5_000 < count_parameters(networks.world_model.core_module()) <= 30_000
+    assert 5_000 < count_parameters(networks.world_model.core) <= 30_000
     assert 20_000 < count_parameters(networks) <= 100_000
 
 

@@ -49,15 +49,6 @@ def test_policies_start_uncommitted(fresh):
     np.testing.assert_array_equal(eqx.filter_jit(gaussian.mode)(Z), np.zeros(1))
 
 
-def test_random_actions_ignore_the_policy_and_cover_the_actions(categorical, gaussian, key):
-    keys = jax.random.split(key, 3000)
-    drawn = np.asarray(jax.jit(jax.vmap(lambda k: categorical.random(key=k)))(keys))
-    assert np.all(drawn.sum(1) == 1.0)
-    np.testing.assert_allclose(drawn.mean(0), 1 / 3, atol=0.03)
-    even = np.asarray(jax.jit(jax.vmap(lambda k: gaussian.random(key=k)))(keys))[:, 0]
-    assert stats.kstest(even, stats.uniform(-1, 2).cdf).pvalue > 1e-3
-
-
 def test_categorical_expectation_and_entropy_by_hand(categorical, key):
     p = np.exp([0.0, 1.0, -2.0])
     p /= p.sum()

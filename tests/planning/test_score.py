@@ -76,14 +76,15 @@ def test_networks_as_a_planner_sees_them(networks, key, rng):
     np.testing.assert_allclose(imagined.z, solution.value, atol=1e-6)
     # Rewards are brought to the units of values, which are averages over the horizon 1/(1 − γ).
     assert float(imagined.reward) == pytest.approx(0.03 * float(outcome.reward), rel=1e-4)
-    # Imagination ends where termination is the likelier of the two, as TD-MPC2 has it.
-    assert float(imagined.continuation) == float(outcome.continuation_logit > 0)
+    expected = 1.0 / (1.0 + np.exp(-float(outcome.continuation_logit)))
+    assert float(imagined.continuation) == pytest.approx(expected, rel=1e-4)
     head = networks.world_model.head
-    for logit, goes_on in ((-1e-3, 0.0), (1e-3, 1.0)):
+    for logit in (-3.0, 3.0):
         fixed = jax.tree.map(jnp.zeros_like, head.readout)
         fixed = eqx.tree_at(lambda r: r.bias, fixed, jnp.asarray([0.5, logit]))
         forced = eqx.tree_at(lambda m: m.networks.world_model.head.readout, model, fixed)
-        assert float(eqx.filter_jit(forced.step)(z, u).continuation) == goes_on
+        found = float(eqx.filter_jit(forced.step)(z, u).continuation)
+        assert found == pytest.approx(1.0 / (1.0 + np.exp(-logit)), rel=1e-4)
     assert float(imagined.loops) == 3.0 and float(deep.loops) == 9.0
     assert float(value) == pytest.approx(float(jnp.mean(q)), rel=1e-4)
     assert float(jnp.ptp(q)) > 1e-4

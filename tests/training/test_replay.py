@@ -246,9 +246,7 @@ def test_the_state_goes_round():
     saved = {name: array.copy() for name, array in one.replay.state().items()}
     two.replay.load_state(saved)
     for seed in range(3):
-        first, second = (
-            m.replay.sample(1, 50, 4, np.random.default_rng(seed)) for m in (one, two)
-        )
+        first, second = (m.replay.sample(1, 50, 4, np.random.default_rng(seed)) for m in (one, two))
         for field in dataclasses.fields(first):
             np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
     # What is loaded is copied: the two go on independently.
@@ -258,8 +256,8 @@ def test_the_state_goes_round():
 
 
 @pytest.mark.parametrize("other", [{"capacity": 42}, {"envs": 4}])
-def test_a_state_of_another_shape_is_refused(other, assert_helpful):
-    with pytest.raises(UsageError, match="resume") as raised:
+def test_a_state_of_another_shape_is_refused(other):
+    with pytest.raises(UsageError, match="resume"):
         filled(0).replay.load_state(filled(0, **other).replay.state())
 
 

@@ -1,0 +1,71 @@
+"""The examples and the README do what they say."""
+
+import pathlib
+import re
+import shlex
+import sys
+
+import pytest
+from run_fixtures import ROOT
+
+from loopwm.cli.main import main
+
+EXAMPLES = ROOT / "examples"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def fences(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_train_cartpole(cartpole_run, run_python, tmp_path):
+    script = EXAMPLES / "train_cartpole.py"
+    done = run_python(script, "run", "--config", "debug", "--steps", "56", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"    48 env steps: mean return \d+\.\d", lines[0])
+    assert re.fullmatch(r"The inner loop contracts at 0\.\d+ \(global\)", lines[1])
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
+def test_load_and_act(pendulum_run, run_python, tmp_path):
+    script = EXAMPLES / "load_and_act.py"
+    done = run_python(script, pendulum_run.path, "--episodes", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"episode 0: return -\d+\.\d\nepisode 1: return -\d+\.\d\n", done.stdout)
+
+
+def test_every_example_is_tested():
+    for path in EXAMPLES.glob("*.py"):
+        assert f"test_{path.stem}" in globals()
+
+
+def test_the_tour_in_python_runs(cartpole_run, in_tmp, capsys):
+    (tour,) = fences("python")
+    assert len(tour.strip().splitlines()) <= 30
+    exec(compile(tour, "README.md", "exec"), {"__name__": "tour"})
+    assert "loops" in capsys.readouterr().out
+
+
+def test_the_commands_run(cartpole_run, in_tmp, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    commands = 0
+    for fence in fences("bash"):
+        for name, text in re.findall(r"cat > (\S+) <<'EOF'\n(.*?)\nEOF\n", fence, re.DOTALL):
+            pathlib.Path(name).write_text(text)
+        outside = re.sub(r"<<'EOF'\n.*?\nEOF\n", "\n", fence, flags=re.DOTALL)
+        for line in outside.splitlines():
+            if line.startswith("loopwm "):
+                words = shlex.split(line, comments=True)[1:]
+                if words[0] == "train":
+                    words += ["--steps", "20"]
+                    words += [] if "--config" in words else ["--config", "debug"]
+                assert main(words) == 0, (line, capsys.readouterr().err)
+                commands += 1
+    assert commands >= 2
+
+
+@pytest.mark.parametrize("target", ["train", "test"])
+def test_the_make_commands_exist(target):
+    assert any(f"make {target}" in fence for fence in fences("bash"))
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

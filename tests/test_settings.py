@@ -1,0 +1,136 @@
+"""Settings: typed, and a wrong one is named with the nearest valid one."""
+
+import dataclasses
+
+import pytest
+
+from loopwm import configs, settings
+from loopwm.errors import UsageError
+from loopwm.run import resolve_config
+from loopwm.training import RunConfig
+
+
+def build(*pairs, config="debug"):
+    return resolve_config("CartPole-v1", config=config, overrides=settings.parse_overrides(pairs))
+
+
+def test_overrides_reach_every_level():
+    config = build(
+        "steps=7",
+        "learner.batch_size=3",
+        "model.core.width=5",
+        "model.depth=9",
+        "learner.learning_rate=1e-4",
+        "learner.discount=0.5",
+        "collection.same_step_reset=true",
+        "evaluation.threshold=12",
+        "planning.mppi.horizon=4",
+    )
+    assert (config.steps, config.learner.batch_size, config.model.core.width) == (7, 3, 5)
+    assert (config.model.depth, config.learner.learning_rate) == (9, 1e-4)
+    assert config.collection.same_step_reset is True
+    assert config.evaluation.threshold == 12.0 and isinstance(config.evaluation.threshold, float)
+    assert config.planning.mppi.horizon == 4
+    # What was not named keeps the preset's value.
+    assert config.model.latent == build().model.latent
+    assert build("evaluation.threshold=null").evaluation.threshold is None
+
+
+def test_a_later_override_wins():
+    assert build("steps=7", "steps=8").steps == 8
+    assert resolve_config("CartPole-v1", config="debug", overrides={"steps": 7}, steps=9).steps == 9
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("learner.batchsize=3", "'learner.batch_size'"),
+        ("lerner.batch_size=3", "'learner'"),
+        ("model.dept=3", "'model.depth'"),
+        ("model.core.widht=3", "'model.core.width'"),
+        ("planning.mpi.horizon=3", "'planning.mppi'"),
+        ("model.name=lopped", "'model.name=looped'"),
+        ("stepps=3", "'steps'"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(pair, said):
+    with pytest.raises(UsageError) as raised:
+        build(pair)
+    message = str(raised.value)
+    assert f"did you mean {said}" in message
+    assert pair.split("=")[0].split(".")[0] in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("learner.batch_size=many", "learner.batch_size is 'many', but it needs an integer"),
+        ("learner.batch_size=1.5", "needs an integer"),
+        ("learner.batch_size=true", "needs an integer"),
+        ("learner.batch_size=", "needs an integer"),
+        ("learner.batch_size=[1]", "needs an integer"),
+        ("learner.discount=high", "needs a number"),
+        ("collection.same_step_reset=1", "needs true or false"),
+        ("evaluation.threshold=high", "needs a number or nothing"),
+        ("learner=5", "learner is 5, but it needs a mapping"),
+        ("model=looped", "model is 'looped', but it needs a mapping"),
+        ("model=", "model is None, but it needs a mapping"),
+        ("model.core=5", "model.core is 5, but it needs a mapping"),
+        ("steps=0", "steps is 0"),
+        ("seed=-1", "seed is -1"),
+        ("learner.discount=1.5", "learner.discount is 1.5"),
+        ("learner.discount=.nan", "learner.discount is nan"),
+        ("learner.learning_rate=0", "learner.learning_rate is 0"),
+        ("collection.envs=0", "collection.envs"),
+        ("evaluation.episodes=0", "evaluation.every, episodes"),
+        ("model.depth=0", "model.depth is 0"),
+        ("planning.categorical_cem.elites=1000", "elites"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(pair, said, assert_helpful):
+    with pytest.raises(UsageError) as raised:
+        build(pair)
+    assert said in str(raised.value)
+    assert_helpful(raised)
+
+
+@pytest.mark.parametrize("pair", ["steps", "=3", "steps={", "steps=a: b: c"])
+def test_what_is_no_pair_is_refused(pair, assert_helpful):
+    with pytest.raises(UsageError) as raised:
+        build(pair)
+    assert "\n" not in str(raised.value)
+
+
+def test_presets():
+    assert {"debug", "classic_control"} <= set(configs.names())
+    for name in configs.names():
+        assert isinstance(resolve_config("CartPole-v1", config=name), RunConfig)
+    assert resolve_config("CartPole-v1") == resolve_config("CartPole-v1", config="classic_control")
+    with pytest.raises(UsageError, match="debug") as raised:
+        resolve_config("CartPole-v1", config="debugg")
+    assert "classic_control" in str(raised.value) and "debugg" in str(raised.value)
+
+
+def test_a_file_of_settings(tmp_path, assert_helpful):
+    path = tmp_path / "mine.yaml"
+    path.write_text("steps: 12\nlearner: {batch_size: 3}\n")
+    config = resolve_config("Pendulum-v1", config=path, seed=4)
+    assert (config.env, config.seed, config.steps) == ("Pendulum-v1", 4, 12)
+    assert config.learner.batch_size == 3
+    for text, said in (("steps: many", "steps"), ("- 1", "mapping"), ("{", "YAML")):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=said) as raised:
+            resolve_config("Pendulum-v1", config=path)
+        assert_helpful(raised)
+    with pytest.raises(UsageError, match="nowhere.yaml") as raised:
+        resolve_config("Pendulum-v1", config=tmp_path / "nowhere.yaml")
+    assert_helpful(raised)
+
+
+def test_dump_and_build_are_inverse():
+    for name in configs.names():
+        config = resolve_config("CartPole-v1", config=name)
+        values = settings.dump(config)
+        assert settings.build(RunConfig, values) == config
+        assert values["model"]["name"] == "looped"
+        assert set(values) == {field.name for field in dataclasses.fields(RunConfig)}

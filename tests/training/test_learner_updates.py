@@ -1,0 +1,144 @@
+"""The learner on a toy problem: what an update changes, and where its targets come from."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from loopwm.core import CoreConfig
+from loopwm.models import LoopedConfig, Normalizer, Sizes, ValueConfig, build_networks
+from loopwm.nn import resolve
+from loopwm.training import LearnerConfig, init_learner, update
+from loopwm.training.learner import start_values
+from loopwm.training.losses import Imagination, Sequence, imagine, value_targets
+from loopwm.training.replay import SequenceBatch
+
+CONFIG = LearnerConfig(batch_size=4, sequence=2, imagination=3)
+
+
+def networks_for(discrete: bool):
+    builder = LoopedConfig(latent=6, hidden=6, depth=2, core=CoreConfig(width=6, layers=1))
+    return build_networks(
+        builder,
+        ValueConfig(hidden=6, depth=1, bins=21),
+        Sizes(observation=3, action=2),
+        discrete=discrete,
+        key=jax.random.key(0),
+    )
+
+
+def batch_of(updates: int, reward: float = 1.0) -> SequenceBatch:
+    rng = np.random.default_rng(0)
+    shape = (updates, CONFIG.batch_size, CONFIG.sequence)
+    return SequenceBatch(
+        observation=rng.normal(size=(*shape[:2], CONFIG.sequence + 1, 3)).astype(np.float32),
+        action=np.eye(2, dtype=np.float32)[rng.integers(0, 2, shape)],
+        reward=np.full(shape, reward, np.float32),
+        terminated=np.zeros(shape, bool),
+        valid=np.ones(shape, bool),
+    )
+
+
+@pytest.fixture(scope="module")
+def discrete_networks():
+    return networks_for(discrete=True)
+
+
+def leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))]
+
+
+def test_values_start_at_the_mean_reward(discrete_networks):
+    state = start_values(init_learner(discrete_networks, CONFIG, key=jax.random.key(1)), 0.4)
+    z, u = jnp.ones(6), jnp.asarray([1.0, 0.0])
+    for critic in (state.networks.critic, state.target_critic):
+        assert np.allclose(critic.values(z, u), 0.4, atol=0.05)
+
+
+@pytest.mark.parametrize(("discrete", "poisson"), [(True, False), (False, True)])
+def test_an_update_moves_everything_and_the_target_slowly(discrete, poisson):
+    config = dataclasses.replace(CONFIG, poisson_depth=poisson)
+    networks = networks_for(discrete)
+    before = leaves(networks)
+    state = init_learner(networks, config, key=jax.random.key(1))
+    new, metrics = update(state, batch_of(3), Normalizer.create(3), 1.0, config)
+    assert int(new.updates) == 3
+    assert all(np.isfinite(float(value)) for value in vars(metrics.terms).values())
+    # The caller's networks survive: updates give up buffers of the learner's own copies.
+    assert all(np.array_equal(a, b) for a, b in zip(before, leaves(networks), strict=True))
+    fast = sum(np.abs(a - b).sum() for a, b in zip(before, leaves(new.networks), strict=True))
+    start, end = leaves(networks.critic), leaves(new.target_critic)
+    slow = sum(np.abs(a - b).sum() for a, b in zip(start, end, strict=True))
+    assert 0.0 < slow < 0.1 * fast
+
+
+def test_losses_fall_on_a_fixed_batch(discrete_networks):
+    state = init_learner(discrete_networks, CONFIG, key=jax.random.key(1))
+    state, first = update(state, batch_of(8), Normalizer.create(3), 1.0, CONFIG)
+    for _ in range(8):
+        state, last = update(state, batch_of(8), Normalizer.create(3), 1.0, CONFIG)
+    assert float(last.terms.reconstruction) < 0.8 * float(first.terms.reconstruction)
+    assert float(last.terms.reward) < 0.2 * float(first.terms.reward)
+    assert float(last.terms.continuation) < 0.2 * float(first.terms.continuation)
+
+
+def test_temperature_moves_against_missing_entropy(discrete_networks):
+    state = init_learner(discrete_networks, CONFIG, key=jax.random.key(1))
+    before = float(state.log_temperature)
+    # A fresh policy is uniform: more entropy than its target, so the temperature falls.
+    state, metrics = update(state, batch_of(3), Normalizer.create(3), 1.0, CONFIG)
+    assert float(metrics.terms.entropy) > discrete_networks.policy.target_entropy()
+    assert float(state.log_temperature) < before
+
+
+def targets_with(networks, *, terminated: bool, dreamt_end: bool):
+    """Targets where the target critic answers 0.5 everywhere and every reward is 0."""
+    networks = resolve(networks)
+    critic = networks.critic.started_at(jnp.asarray(0.5))
+    sequence = Sequence(
+        observation=jnp.zeros((3, 3)),
+        action=jnp.zeros((2, 2)),
+        reward=jnp.zeros(2),
+        terminated=jnp.asarray([terminated, False]),
+        valid=jnp.asarray([True, not terminated]),
+    )
+    goes_on = jnp.asarray([1.0, 0.0 if dreamt_end else 1.0, 1.0])
+    dream = Imagination(
+        z=jnp.zeros((4, 6)),
+        action=jnp.zeros((3, 2)),
+        reward=jnp.zeros(3),
+        continuation=goes_on,
+        weight=jnp.ones(3),
+    )
+    config = dataclasses.replace(CONFIG, imagined_trace=1.0, trace=1.0)
+    value = float(critic.values(jnp.zeros(6), jnp.zeros(2))[0])
+    found = value_targets(
+        networks, critic, sequence, jnp.zeros((3, 6)), dream, config, jax.random.key(0)
+    )
+    return np.asarray(found), value, config.discount
+
+
+def test_targets_bootstrap_unless_the_task_terminates(discrete_networks):
+    # H = 2 replayed steps, then K = 3 imagined ones, all with λ = 1 and no reward.
+    found, v, g = targets_with(discrete_networks, terminated=False, dreamt_end=False)
+    assert np.allclose(found, [g**4 * v, g * v, g**3 * v, g**2 * v, g * v], atol=1e-5)
+
+
+def test_termination_stops_replayed_and_imagined_returns(discrete_networks):
+    found, v, g = targets_with(discrete_networks, terminated=True, dreamt_end=True)
+    assert np.allclose(found[[0, 2, 3]], 0.0, atol=1e-6)
+    assert np.allclose(found[4], g * v, atol=1e-5)
+
+
+def test_imagination_stops_counting_after_an_expected_end(discrete_networks):
+    networks = resolve(discrete_networks)
+    head = networks.world_model.head.readout
+    ending = eqx.tree_at(lambda h: h.bias, head, jnp.asarray([0.0, -50.0]))
+    ending = eqx.tree_at(lambda n: n.world_model.head.readout, networks, ending)
+    dream = imagine(ending, jnp.zeros(6), CONFIG, key=jax.random.key(0))
+    assert dream.z.shape == (4, 6)
+    assert np.allclose(dream.continuation, 0.0, atol=1e-6)
+    assert np.allclose(dream.weight, [1.0, 0.0, 0.0], atol=1e-6)
