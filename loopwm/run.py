@@ -130,7 +130,7 @@ def resume(
     config = folder.read_config()
     if isinstance(env, str) and env != config.env:
         raise UsageError(
-            f"{run} is a run of {config.env}, not of {env}; leave the environment out."
+            f"{run} is a run of {config.env}, not of {env}; give no other environment."
         )
     made = checkpoint.steps(folder)
     if not made:

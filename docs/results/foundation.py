@@ -81,13 +81,15 @@ def worst_ratio(run: pathlib.Path) -> tuple[float, float]:
     from loopwm.core import LoopedCore
     from loopwm.stability import attack
 
-    core = loopwm.load(run).world_model.core
+    model = loopwm.load(run).world_model
+    core, latent = model.core, model.latent
     assert isinstance(core, LoopedCore)
+    action = core.prelude.linear.in_features - latent
     rate, worst = loopwm.certify(core).rate, 0.0
     for number in range(16):
         key_input, key_attack = jax.random.split(jax.random.key(number))
-        z = 3.0 ** (number % 4 - 1) * jax.random.normal(key_input, (core.prelude.latent,))
-        u = jax.random.uniform(key_attack, (core.prelude.action,), minval=-1.0, maxval=1.0)
+        z = 3.0 ** (number % 4 - 1) * jax.random.normal(key_input, (latent,))
+        u = jax.random.uniform(key_attack, (action,), minval=-1.0, maxval=1.0)
         update = core.bind(core.prelude(z, u))
         found = attack(update, update.norm, core.config.width, key=key_attack)
         worst = max(worst, found.ratio)

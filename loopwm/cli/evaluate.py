@@ -36,8 +36,8 @@ def evaluate(
     """
     if episodes < 1:
         raise UsageError(f"--episodes is {episodes}; give at least 1.")
-    if seed < 0:
-        raise UsageError(f"--seed is {seed}; give 0 or a positive integer.")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed is {seed}; give an integer from 0 to {2**32 - 1}.")
     rule = None if depth is None else parse_depth(depth)
     from loopwm.run import evaluate_run
 

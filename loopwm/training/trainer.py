@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from loopwm.envs import Spaces, Transitions, VectorStepper
@@ -109,7 +110,11 @@ class Trainer:
             telemetry: where progress goes.
         """
         self.config, self.folder, self.spaces = config, folder, spaces
-        self.learner, self.replay = learner, replay
+        # Arrays of a weak type would have the learner compiled a second time, for what it returns.
+        self.learner = jax.tree.map(
+            lambda x: jnp.asarray(x, x.dtype) if eqx.is_inexact_array(x) else x, learner
+        )
+        self.replay = replay
         self._make_actor, self._random = make_actor, random_actor
         self._evaluate, self._summarise = evaluate, summarise
         self.threshold, self.telemetry = threshold, telemetry

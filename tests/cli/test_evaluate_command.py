@@ -93,6 +93,7 @@ def test_depths_that_mean_nothing_are_refused(text, assert_helpful):
         (("--planner", "mcts"), "categorical_cem"),
         (("--episodes", "0"), "--episodes"),
         (("--seed", "-1"), "--seed"),
+        (("--seed", str(2**64)), "--seed"),
         (("--depth", "deep"), "--depth"),
         (("--depth", "0"), "depth is 0"),
     ],

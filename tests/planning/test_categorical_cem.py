@@ -65,7 +65,7 @@ def test_warm_start_is_the_probabilities_shifted_by_one_step():
     probabilities = jnp.asarray([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     stats = PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
     state = CEMState(probabilities, jnp.zeros((4, 4, 2)), stats)
-    plan = planner.postprocess(state, NO, key=jax.random.key(0))
+    plan = eqx.filter_jit(planner.postprocess)(state, NO, key=jax.random.key(0))
     np.testing.assert_array_equal(plan.value, [0.0, 1.0])
     np.testing.assert_allclose(plan.warm_start[:3], probabilities[1:])
     np.testing.assert_allclose(plan.warm_start[3], [0.5, 0.5])
