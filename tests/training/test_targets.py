@@ -1,5 +1,6 @@
 """Value targets: termination stops the bootstrap, truncation does not."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,9 +82,12 @@ class TestThroughTheLearner:
             replay.begin(observation[0], one)
             ended = (one, ~one) if terminated else (~one, one)
             replay.add(action, np.zeros(1, np.float32), *ended, observation[1], one)
-        state = init_learner(
-            build_run_networks(config, spaces), config.learner, key=jax.random.key(1)
-        )
+        # A model that foresees no reward and no end: what it imagines keeps the critic's value.
+        networks = build_run_networks(config, spaces)
+        readout = jax.tree.map(jnp.zeros_like, networks.world_model.head.readout)
+        readout = eqx.tree_at(lambda r: r.bias, readout, jnp.asarray([0.0, 20.0]))
+        networks = eqx.tree_at(lambda n: n.world_model.head.readout, networks, readout)
+        state = init_learner(networks, config.learner, key=jax.random.key(1))
         state = start_values(state, start)
         critic = jax.tree.map(lambda x: np.asarray(x), state.networks.critic)
         learner = config.learner
@@ -108,7 +112,18 @@ class TestThroughTheLearner:
         def cross_entropy(target):
             return -float(jnp.sum(critic.support.target(jnp.asarray(target)) * log_p))
 
-        expected = cross_entropy(0.0) / cross_entropy(config.learner.discount * 0.8)
+        # The replayed step bootstraps from K imagined ones, each from the critic's 0.8.
+        learner = config.learner
+        steps = learner.imagination
+        imagined = td_lambda(
+            jnp.zeros(steps),
+            jnp.zeros(steps),
+            jnp.ones(steps, bool),
+            jnp.full(steps, 0.8),
+            learner.discount,
+            learner.imagined_trace,
+        )
+        expected = cross_entropy(0.0) / cross_entropy(learner.discount * float(imagined[0]))
         assert expected > 2.0
         assert ended / cut == pytest.approx(expected, rel=0.05)
 
