@@ -15,8 +15,7 @@ from loopwm.core import AbstractDepthRule
 from loopwm.envs import EnvSource, Spaces, env_name
 from loopwm.errors import UsageError
 from loopwm.evaluation import record_episode, run_episodes
-from loopwm.models import Normalizer
-from loopwm.nn import resolve
+from loopwm.models import Normalizer, resolve_networks
 from loopwm.session import Interrupted, Session, build_planner, build_run_networks
 from loopwm.stability import Certifiable, certify
 from loopwm.training import RunConfig, RunFolder, checkpoint
@@ -179,7 +178,7 @@ def load(
         "normalizer": Normalizer.create(spaces.observation.size),
     }
     tree = checkpoint.with_arrays(skeleton, arrays)
-    networks = resolve(tree["learner"]["networks"])
+    networks = resolve_networks(tree["learner"]["networks"])
     normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), tree["normalizer"])
     if planner == "policy":
         return PolicyAgent(networks=networks, normalizer=normalizer, spaces=spaces)

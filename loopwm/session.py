@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
@@ -31,6 +32,12 @@ from loopwm.training import (
     init_learner,
 )
 
+# Start-up would feel the dozens of small programs of building eagerly, and as much the time that a
+# compiler takes to optimise a program that runs once.
+_build = eqx.filter_jit(  # pyright: ignore[reportCallIssue] -- passes on what jax.jit takes
+    build_networks, compiler_options={"xla_backend_optimization_level": 0}
+)
+
 
 class Interrupted(RunFailure):
     """The user asked a run to stop; everything was saved."""
@@ -39,7 +46,7 @@ class Interrupted(RunFailure):
 def build_run_networks(config: RunConfig, spaces: Spaces) -> Networks:
     """Freshly initialised networks of a run, from its seed."""
     sizes = Sizes(observation=spaces.observation.size, action=spaces.action.size)
-    return build_networks(
+    return _build(
         config.model,
         config.heads,
         sizes,

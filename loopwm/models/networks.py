@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from loopwm.models.policy import AbstractPolicy, CategoricalPolicy, GaussianPolicy
 from loopwm.models.value import Critic, ValueConfig
 from loopwm.models.world_model import AbstractWorldModel, Sizes, WorldModelBuilder
+from loopwm.nn import resolve
 
 
 class Networks(eqx.Module):
@@ -50,6 +51,16 @@ def build_networks(
         critic=Critic(world_model.latent, sizes.action, heads, key=key_critic),
         policy=policy(world_model.latent, sizes.action, heads, key=key_policy),
     )
+
+
+@eqx.filter_jit
+def resolve_networks(networks: Networks) -> Networks:
+    """The networks with their constrained weights computed, ready to act.
+
+    Training and loading call this one program, so that a loaded agent has the same weights to the
+    last bit.
+    """
+    return resolve(networks)
 
 
 def count_parameters(module: object) -> int:

@@ -87,7 +87,7 @@ class WorldModelBuilder(abc.ABC):
 
     @abc.abstractmethod
     def build(self, sizes: Sizes, *, key: PRNGKeyArray) -> AbstractWorldModel:
-        """Builds the model for an environment's sizes.
+        """Builds the model for an environment's sizes. Called while JAX traces.
 
         Args:
             sizes: sizes of observation and action vectors.

@@ -14,8 +14,7 @@ import numpy as np
 
 from loopwm.envs import Spaces, Transitions, VectorStepper
 from loopwm.errors import RunFailure
-from loopwm.models import Networks, Normalizer
-from loopwm.nn import resolve
+from loopwm.models import Networks, Normalizer, resolve_networks
 from loopwm.training import checkpoint
 from loopwm.training.clock import Clock
 from loopwm.training.config import RunConfig
@@ -23,8 +22,6 @@ from loopwm.training.learner import LearnerState, Metrics, start_values, update
 from loopwm.training.replay import Replay
 from loopwm.training.run_folder import RunFolder
 from loopwm.training.telemetry import Telemetry, eval_line
-
-resolve_networks = eqx.filter_jit(resolve)
 
 
 @runtime_checkable

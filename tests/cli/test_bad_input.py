@@ -127,6 +127,9 @@ def test_an_environment_that_fails_at_once(cartpole_run, in_tmp, sentence, fault
         ("NaN", "NaN or infinity in an observation in step 80"),
         ("Shape", "observation of shape (5,) in step 80"),
         ("InfiniteReward", "reward inf in step 80"),
+        ("HugeReward", "reward 1e+300 in step 80"),
+        ("HugeObservation", "observation in step 80"),
+        ("Text", "step 80"),
     ],
 )
 def test_an_environment_that_fails_later(cartpole_run, in_tmp, sentence, fault, said):
@@ -136,7 +139,7 @@ def test_an_environment_that_fails_later(cartpole_run, in_tmp, sentence, fault, 
     good = OUT / "checkpoints" / "64"
     assert f"the last good checkpoint is {good}" in line
     assert checkpoint.steps(RunFolder.open(OUT)) == [64]
-    if fault == "Step":
+    if fault == "Step":  # the sentence is about the run; one of them shows that it loads
         assert main(["evaluate", str(OUT), "--episodes", "2", "--json"]) == 0
 
 
