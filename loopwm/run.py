@@ -14,10 +14,9 @@ from loopwm.agents import PlanningAgent, PolicyAgent
 from loopwm.core import AbstractDepthRule
 from loopwm.envs import EnvSource, Spaces, env_name
 from loopwm.errors import UsageError
-from loopwm.evaluation import record_episode, run_episodes
+from loopwm.evaluation import certificate_of, record_episode, run_episodes
 from loopwm.models import Normalizer, resolve_networks
 from loopwm.session import Interrupted, Session, build_planner, build_run_networks
-from loopwm.stability import Certifiable, certify
 from loopwm.training import RunConfig, RunFolder, checkpoint
 from loopwm.training.run_folder import read_yaml
 
@@ -229,7 +228,7 @@ def evaluate_run(
     result = run_episodes(
         agent, source, Spaces.of_source(source), episodes=episodes, seed=seed, max_steps=limit
     )
-    core = agent.world_model.core
+    certificate = certificate_of(agent.world_model.core)
     record = {
         "env": config.env,
         "env_steps": checkpoint.steps(folder)[-1],
@@ -239,7 +238,7 @@ def evaluate_run(
         "episodes": episodes,
         "loops_mean": result.loops_mean,
         "decision_ms": result.decision_ms,
-        "certificate": certify(core).summary() if isinstance(core, Certifiable) else None,
+        "certificate": None if certificate is None else certificate.summary(),
     }
     if video is not None:
         path = record_episode(agent, source, video, seed=seed, max_steps=limit)
@@ -258,4 +257,11 @@ def fresh_folder(config: RunConfig) -> pathlib.Path:
     return candidate
 
 
-__all__ = ["Interrupted", "evaluate_run", "load", "resolve_config", "resume", "train"]
+__all__ = [
+    "Interrupted",
+    "evaluate_run",
+    "load",
+    "resolve_config",
+    "resume",
+    "train",
+]

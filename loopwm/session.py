@@ -14,10 +14,9 @@ import numpy as np
 from loopwm.agents import PlanningAgent, RandomAgent
 from loopwm.envs import EnvSource, Spaces, VectorStepper, make, make_vector, thresholds
 from loopwm.errors import RunFailure, as_clause
-from loopwm.evaluation import run_episodes, write_report
+from loopwm.evaluation import certificate_of, run_episodes, statements, write_report
 from loopwm.models import Networks, Normalizer, Sizes, build_networks, count_parameters
 from loopwm.planning import AbstractPlanner
-from loopwm.stability import Certifiable, certify
 from loopwm.training import (
     Clock,
     Counters,
@@ -171,7 +170,7 @@ class Session:
     ) -> dict[str, Any]:
         """Contents of summary.json."""
         model = learner.networks.world_model
-        core = model.core
+        certificate = certificate_of(model.core)
         return {
             "env": self.config.env,
             "seed": self.config.seed,
@@ -184,9 +183,9 @@ class Session:
             "params": {
                 "total": count_parameters(learner.networks),
                 "world_model": count_parameters(model),
-                "core": count_parameters(core),
+                "core": count_parameters(model.core),
             },
-            "certificate": certify(core).summary() if isinstance(core, Certifiable) else None,
+            "certificate": None if certificate is None else certificate.summary(),
         }
 
     def _resume_command(self, folder: RunFolder) -> str:
@@ -197,7 +196,8 @@ class Session:
 
     def _report(self, folder: RunFolder, trainer: Trainer) -> None:
         summary = self._summary(trainer.learner, trainer.counters, folder.read_evals())
-        write_report(folder, self.config, summary)
+        model = trainer.learner.networks.world_model
+        write_report(folder, self.config, summary, statements(model))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import enum
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,7 @@ def dump(config: Any, registries: bool = True) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if not dataclasses.is_dataclass(value):
-            result[field.name] = value
+            result[field.name] = value.value if isinstance(value, enum.Enum) else value
             continue
         result[field.name] = dump(value)
         registry = field.metadata.get("registry")
@@ -122,6 +123,8 @@ def _unknown(key: str, valid: list[str]) -> str:
 def _coerce(hint: Any, value: Any, path: str) -> Any:
     """Checks a plain value against its type; an integer is taken for a float."""
     allowed = _members(hint)
+    if isinstance(hint, enum.EnumType):
+        return _choose(hint, value, path)
     if value is None and type(None) in allowed:
         return None
     if isinstance(value, bool):
@@ -141,6 +144,14 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
         return value
     names = " or ".join(_type_name(kind) for kind in allowed)
     raise UsageError(f"{path} is {value!r}, but it needs {names}; correct it.")
+
+
+def _choose(kind: enum.EnumType, value: Any, path: str) -> Any:
+    """The member of an enumeration with that value."""
+    names = [str(member.value) for member in kind]  # pyright: ignore[reportAttributeAccessIssue]
+    if value not in names:
+        raise UsageError(f"{path} is {value!r}; give one of {', '.join(names)}.")
+    return kind(value)
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -8,10 +8,11 @@ import tyro
 
 from loopwm.cli.envs import envs
 from loopwm.cli.evaluate import evaluate
+from loopwm.cli.stability import stability
 from loopwm.cli.train import train
 from loopwm.errors import RunFailure, UsageError
 
-COMMANDS = {"train": train, "evaluate": evaluate, "envs": envs}
+COMMANDS = {"train": train, "evaluate": evaluate, "stability": stability, "envs": envs}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="loopwm",
-            description="Train and evaluate agents that plan with a looped world model.",
+            description="Train, evaluate and certify agents that plan with a looped world model.",
             args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )

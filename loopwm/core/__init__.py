@@ -1,17 +1,29 @@
 """The inner loop: update, depth rules, iteration, core."""
 
+from loopwm.core.block import AbstractBlock as AbstractBlock
+from loopwm.core.bounded import BoundedBlock as BoundedBlock
+from loopwm.core.bounded import BoundedUpdate as BoundedUpdate
+from loopwm.core.contractive import ContractiveBlock as ContractiveBlock
+from loopwm.core.contractive import ContractiveUpdate as ContractiveUpdate
+from loopwm.core.contractive import LayerKind as LayerKind
 from loopwm.core.depth import AbstractDepthRule as AbstractDepthRule
 from loopwm.core.depth import CertifiedHalting as CertifiedHalting
 from loopwm.core.depth import FixedDepth as FixedDepth
 from loopwm.core.depth import ResidualHalting as ResidualHalting
 from loopwm.core.depth import SampledDepth as SampledDepth
 from loopwm.core.depth import poisson_depth as poisson_depth
+from loopwm.core.grid import GridCore as GridCore
+from loopwm.core.grid import GridCoreConfig as GridCoreConfig
+from loopwm.core.infinity import InfinityCore as InfinityCore
+from loopwm.core.infinity import InfinityCoreConfig as InfinityCoreConfig
 from loopwm.core.iterate import AbstractUpdate as AbstractUpdate
 from loopwm.core.iterate import iterate as iterate
-from loopwm.core.looped import BoundUpdate as BoundUpdate
 from loopwm.core.looped import CoreConfig as CoreConfig
 from loopwm.core.looped import LoopedCore as LoopedCore
 from loopwm.core.looped import Prelude as Prelude
 from loopwm.core.solution import RESULTS as RESULTS
 from loopwm.core.solution import LoopStats as LoopStats
 from loopwm.core.solution import Solution as Solution
+from loopwm.core.uncertified import FreeBlock as FreeBlock
+from loopwm.core.uncertified import LinearBlock as LinearBlock
+from loopwm.core.uncertified import UncertifiedUpdate as UncertifiedUpdate

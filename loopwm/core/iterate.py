@@ -15,19 +15,19 @@ class AbstractUpdate(eqx.Module):
     """A map h → h⁺ with its input bound, and what is certified about it."""
 
     @abc.abstractmethod
-    def __call__(self, h: Float[Array, " width"]) -> Float[Array, " width"]:
-        """One loop: h of shape (width,) to h⁺ of shape (width,)."""
+    def __call__(self, h: Float[Array, "*state"]) -> Float[Array, "*state"]:
+        """One loop: h to h⁺, arrays of the state's shape."""
 
     @abc.abstractmethod
-    def norm(self, x: Float[Array, " width"]) -> Float[Array, ""]:
-        """The norm in which the update contracts, of a vector of shape (width,)."""
+    def norm(self, x: Float[Array, "*state"]) -> Float[Array, ""]:
+        """The norm in which the update contracts, of an array of the state's shape."""
 
     @abc.abstractmethod
     def rate(self) -> Float[Array, ""]:
         """ρ, a bound of the contraction rate in `norm`; 1 or more means uncertified."""
 
     @abc.abstractmethod
-    def rounding(self, h: Float[Array, " width"]) -> Float[Array, ""]:
+    def rounding(self, h: Float[Array, "*state"]) -> Float[Array, ""]:
         """η, a bound in `norm` of the rounding error made by one application at h."""
 
     def error_bound(self, residual: Float[Array, ""], eta: Float[Array, ""]) -> Float[Array, ""]:
@@ -50,18 +50,18 @@ class AbstractUpdate(eqx.Module):
 class LoopState(eqx.Module):
     """State of the iteration."""
 
-    h: Float[Array, " width"]
-    """Latest state h_t, shape (width,)."""
-    previous: Float[Array, " width"]
-    """State before it, h_{t−1}, shape (width,)."""
+    h: Float[Array, "*state"]
+    """Latest state h_t: (width,), (*grid, width) or (tokens, width)."""
+    previous: Float[Array, "*state"]
+    """State before it, h_{t−1}, of the same shape."""
     loops: Int[Array, ""]
     """t, scalar."""
     done: Bool[Array, ""]
     """Whether the depth rule has been met."""
 
 
-def init(h: Float[Array, " width"]) -> LoopState:
-    """State before the first loop, from h_0 of shape (width,)."""
+def init(h: Float[Array, "*state"]) -> LoopState:
+    """State before the first loop, from h_0."""
     return LoopState(h, h, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
 
@@ -84,7 +84,7 @@ def terminate(update: AbstractUpdate, rule: AbstractDepthRule, state: LoopState)
     return eqx.tree_at(lambda s: s.done, state, done)
 
 
-def postprocess(update: AbstractUpdate, state: LoopState) -> Solution[Float[Array, " width"]]:
+def postprocess(update: AbstractUpdate, state: LoopState) -> Solution[Float[Array, "*state"]]:
     """The solution: h_T with loops used, residual, error bound and how it ended."""
     residual, bound = _measure(update, state)
     ended = RESULTS.where(state.done, RESULTS.successful, RESULTS.max_depth_reached)
@@ -102,8 +102,8 @@ def _measure(update: AbstractUpdate, state: LoopState) -> tuple[Array, Array]:
 
 
 def iterate(
-    update: AbstractUpdate, h: Float[Array, " width"], rule: AbstractDepthRule
-) -> Solution[Float[Array, " width"]]:
+    update: AbstractUpdate, h: Float[Array, "*state"], rule: AbstractDepthRule
+) -> Solution[Float[Array, "*state"]]:
     """Applies the update until the depth rule is met.
 
     Fixed and sampled depths run as a scan and can be differentiated in reverse; halting rules
@@ -111,11 +111,11 @@ def iterate(
 
     Args:
         update: the map h → h⁺ with its input bound.
-        h: h_0, shape (width,).
+        h: h_0, of the state's shape.
         rule: how many loops.
 
     Returns:
-        h_T, shape (width,), with its statistics.
+        h_T, of the same shape, with its statistics.
     """
     state = init(h)
     if isinstance(rule, FixedDepth):

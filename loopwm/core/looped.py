@@ -8,28 +8,36 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.core.block import AbstractBlock
+from loopwm.core.bounded import BoundedBlock
+from loopwm.core.contractive import ContractiveBlock, LayerKind
 from loopwm.core.depth import AbstractDepthRule
 from loopwm.core.iterate import AbstractUpdate, iterate
 from loopwm.core.solution import Solution
+from loopwm.core.uncertified import FreeBlock, LinearBlock
 from loopwm.errors import UsageError
-from loopwm.nn import ConvexPotential, SoftNorm
-from loopwm.stability import LayerBound, UpdateDeclaration, weighted
+from loopwm.nn import SoftNorm
+from loopwm.stability import Mode, UpdateDeclaration
 
 
 @dataclasses.dataclass(frozen=True)
 class CoreConfig:
     """Size and contraction of a looped core."""
 
+    mode: Mode = Mode.CONTRACTIVE
+    """What is guaranteed of the loop: contractive, bounded, linear or free."""
     width: int = 48
     """Size of the loop state h and of the input e."""
     layers: int = 2
-    """Convex-potential layers in the shared block."""
+    """Layers in the shared block; in other modes than contractive they are residual layers."""
+    layer: LayerKind = LayerKind.CONVEX_POTENTIAL
+    """Kind of the layers in mode contractive: convex_potential, sll or sandwich."""
     gamma: float = 0.95
-    """γ, Lipschitz constant of the block in h, in (0, 1)."""
+    """γ, Lipschitz constant of the block in h, in (0, 1). Mode contractive alone."""
     retention_min: float = 0.05
-    """Smallest retention ā of a channel, in (0, 1)."""
+    """Smallest retention ā of a channel, in (0, 1). Modes contractive and bounded."""
     retention_max: float = 0.6
-    """Largest retention ā of a channel, in (retention_min, 1)."""
+    """Largest retention ā of a channel, in (retention_min, 1). Modes contractive and bounded."""
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
@@ -69,50 +77,32 @@ class Prelude(eqx.Module):
         return self.norm(jax.nn.silu(self.linear(jnp.concatenate([z, u]))))
 
 
-class BoundUpdate(AbstractUpdate):
-    r"""One loop with its input bound: $h^+ = \bar a \odot h + (1-\bar a) \odot g(h)$.
+def build_block(
+    config: CoreConfig, *, key_retention: PRNGKeyArray, keys: tuple[PRNGKeyArray, ...]
+) -> AbstractBlock:
+    """The shared block of a core's mode.
 
-    $g(h) = \gamma\,(L_n \circ \dots \circ L_1)(h)$ with 1-Lipschitz layers, the input injected
-    into each. Everything that depends on e alone is held here, computed once.
+    Args:
+        config: sizes, contraction and mode.
+        key_retention: PRNG key of the retention.
+        keys: PRNG keys of the layers, one each.
+
+    Returns:
+        The block, freshly initialised.
     """
-
-    layers: tuple[ConvexPotential, ...]
-    injected: tuple[Float[Array, " hidden"], ...]
-    """U_l e + b_l of each layer, shape (hidden,)."""
-    retention: Float[Array, " width"]
-    """ā(e), shape (width,), in (0, 1)."""
-    gamma: float = eqx.field(static=True)
-
-    def __call__(self, h: Float[Array, " width"]) -> Float[Array, " width"]:
-        """One loop: h of shape (width,) to h⁺ of shape (width,)."""
-        y = h
-        for layer, injected in zip(self.layers, self.injected, strict=True):
-            y = layer(y, injected)
-        return self.retention * h + (1.0 - self.retention) * (self.gamma * y)
-
-    def norm(self, x: Float[Array, " width"]) -> Float[Array, ""]:
-        """‖x‖_P for this input's retention."""
-        return weighted.norm(x, weighted.weights(self.retention, self.gamma))
-
-    def rate(self) -> Float[Array, ""]:
-        """ρ = max_i ā_i + (1 − ā_i)γ, rounded up."""
-        rate = jnp.max(weighted.channel_rates(self.retention, self.gamma))
-        return rate * (1.0 + 4.0 * jnp.finfo(rate.dtype).eps)
-
-    def rounding(self, h: Float[Array, " width"]) -> Float[Array, ""]:
-        """η: the layers' rounding (each later layer is 1-Lipschitz, so they add) and the mix.
-
-        A floor covers what the norms lose when squares of tiny entries vanish.
-        """
-        unit = 0.5 * jnp.finfo(h.dtype).eps
-        y, total = h, jnp.zeros((), h.dtype)
-        for layer, injected in zip(self.layers, self.injected, strict=True):
-            total = total + layer.rounding(y, injected)
-            y = layer(y, injected)
-        total = total + 4.0 * unit * (jnp.linalg.norm(h) + jnp.linalg.norm(y) + total)
-        floor = 4.0 * np.sqrt(h.size * float(jnp.finfo(h.dtype).tiny))
-        p = weighted.weights(self.retention, self.gamma)
-        return jnp.sqrt(jnp.max(p)) * (total + floor)
+    given = {"key_retention": key_retention, "keys": keys}
+    limits = {"retention_min": config.retention_min, "retention_max": config.retention_max}
+    match config.mode:
+        case Mode.CONTRACTIVE:
+            return ContractiveBlock(
+                config.width, layer=config.layer, gamma=config.gamma, **limits, **given
+            )
+        case Mode.BOUNDED:
+            return BoundedBlock(config.width, **limits, **given)
+        case Mode.LINEAR:
+            return LinearBlock(config.width, **given)
+        case Mode.FREE:
+            return FreeBlock(config.width, **given)
 
 
 class LoopedCore(eqx.Module):
@@ -120,15 +110,16 @@ class LoopedCore(eqx.Module):
 
     $$e = \mathrm{Prelude}(z, u), \quad h_0 = 0, \quad
     h_{t+1} = \bar a(e) \odot h_t + (1-\bar a(e)) \odot g(h_t, e), \quad
-    \Delta z = \mathrm{Coda}(h_T, e).$$
+    \Delta z = \mathrm{Coda}(h_T, e),$$
+
+    in mode `contractive`; the other modes differ in the block alone.
 
     Source: LoopWM (arXiv 2606.18208), equations of the looped block, rewritten with
         $\bar R + \bar B e = (1 - \bar A) g$ so that the whole update can be certified.
     """
 
     prelude: Prelude
-    layers: tuple[ConvexPotential, ...]
-    retention: eqx.nn.Linear
+    block: AbstractBlock
     coda: eqx.nn.Linear
     config: CoreConfig = eqx.field(static=True)
 
@@ -144,21 +135,13 @@ class LoopedCore(eqx.Module):
         key_prelude, key_retention, key_coda, *keys = jax.random.split(key, 3 + config.layers)
         width = config.width
         self.prelude = Prelude(latent, action, width, key=key_prelude)
-        self.layers = tuple(ConvexPotential(width, width, width, key=k) for k in keys)
-        self.retention = eqx.nn.Linear(width, width, key=key_retention)
+        self.block = build_block(config, key_retention=key_retention, keys=tuple(keys))
         self.coda = eqx.nn.Linear(2 * width, latent, key=key_coda)
         self.config = config
 
-    def bind(self, e: Float[Array, " width"]) -> BoundUpdate:
+    def bind(self, e: Float[Array, " width"]) -> AbstractUpdate:
         """The inner update for one input e of shape (width,)."""
-        low, high = self.config.retention_min, self.config.retention_max
-        retention = low + (high - low) * jax.nn.sigmoid(self.retention(e))
-        return BoundUpdate(
-            layers=self.layers,
-            injected=tuple(layer.inject(e) for layer in self.layers),
-            retention=jnp.clip(retention, low, high),  # rounding may step over an end
-            gamma=self.config.gamma,
-        )
+        return self.block.bind(e)
 
     def __call__(
         self,
@@ -182,14 +165,5 @@ class LoopedCore(eqx.Module):
         return Solution(value=change, result=solution.result, stats=solution.stats)
 
     def declare(self) -> UpdateDeclaration:
-        """What `certify` needs: each layer's bound, γ, and the range of the retention."""
-        return UpdateDeclaration(
-            layers=tuple(
-                LayerBound(name=f"layers[{i}]", constant=layer.lipschitz())
-                for i, layer in enumerate(self.layers)
-            ),
-            # The float32 numbers that the loop computes with, not the decimals they came from.
-            scale=float(np.float32(self.config.gamma)),
-            retention_min=float(np.float32(self.config.retention_min)),
-            retention_max=float(np.float32(self.config.retention_max)),
-        )
+        """What `certify` needs, for the weights as they are now."""
+        return self.block.declare()

@@ -10,16 +10,18 @@ from loopwm.training.run_folder import write_text
 _WIDTH, _HEIGHT, _MARGIN = 720, 280, 48
 
 
-def write_report(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) -> None:
+def write_report(
+    folder: RunFolder, config: RunConfig, summary: dict[str, Any], guarantees: list[str]
+) -> None:
     """Writes report.html: what was run, how the return grew, what is certified.
 
     Args:
         folder: the run's folder.
         config: the run's configuration.
         summary: contents of summary.json.
+        guarantees: sentences about what is guaranteed, from `statements`.
     """
     records = folder.read_evals()
-    certificate = summary["certificate"]
     rows = [
         ("environment", config.env),
         ("seed", config.seed),
@@ -37,6 +39,7 @@ def write_report(folder: RunFolder, config: RunConfig, summary: dict[str, Any]) 
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
         for name, value in rows
     )
+    paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in guarantees)
     page = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{html.escape(config.env)}</title>
 <style>body{{font:16px/1.5 sans-serif;max-width:760px;margin:2em auto}}
@@ -47,24 +50,12 @@ pre{{background:#f5f5f5;padding:1em;overflow:auto;font-size:13px}}</style>
 <h2>Return of evaluations</h2>
 {_curve(records, summary["threshold"])}
 <h2>What is guaranteed, and what is not</h2>
-<p>{html.escape(_statement(certificate))}</p>
+{paragraphs}
 <h2>Configuration</h2>
 <pre>{html.escape(_flat(settings.dump(config)))}</pre>
 </html>
 """
     write_text(folder.report_file, page)
-
-
-def _statement(certificate: dict[str, Any] | None) -> str:
-    if certificate is None:
-        return "This world model's transition carries no certificate."
-    return (
-        f"The inner loop of the world model contracts at rate {certificate['rate']:.4f} in the "
-        f"{certificate['norm']}-norm, for every latent state and every input (level "
-        f"'{certificate['level']}'). This is a statement about the loop h → h⁺ alone. The "
-        "imagined transition z → z' stays in a ball for every horizon and every action sequence, "
-        "but may move nearby states apart."
-    )
 
 
 def _curve(records: list[dict[str, Any]], threshold: float | None) -> str:

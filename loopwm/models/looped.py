@@ -12,6 +12,7 @@ from loopwm.core import AbstractDepthRule, CoreConfig, FixedDepth, LoopedCore, S
 from loopwm.errors import UsageError
 from loopwm.models.world_model import AbstractWorldModel, Outcome, Sizes, WorldModelBuilder
 from loopwm.nn import MLP, SoftNorm
+from loopwm.stability import Mode, TransitionDeclaration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,8 @@ class LoopedWorldModel(AbstractWorldModel):
     z' = \mathrm{SoftNorm}(z + \mathrm{Core}(z, u)),$$
 
     so every latent state, encoded or imagined, lies in the ball of radius R = √latent for every
-    horizon and every action sequence. The inner loop carries a certificate of contraction; the
-    outer map z → z' is bounded, and may expand.
+    horizon and every action sequence. What the inner loop guarantees depends on the core's mode:
+    by default it contracts. The outer map z → z' is bounded, and may expand.
 
     Source: LoopWM (arXiv 2606.18208).
     """
@@ -96,6 +97,21 @@ class LoopedWorldModel(AbstractWorldModel):
     def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:
         """Normalised observation, shape (observation,)."""
         return self.decoder(z)
+
+    def declare_transition(self) -> TransitionDeclaration:
+        """The ball of imagined states: SoftNorm's radius with rounding.
+
+        Raises:
+            UsageError: the core's loop is not bounded itself, so that its state may overflow and
+                no arithmetic keeps the promise of the soft norm.
+        """
+        mode = self.core.config.mode
+        if mode in (Mode.LINEAR, Mode.FREE):
+            raise UsageError(
+                f"The core is of mode '{mode}', whose loop may overflow, so no ball is proven for "
+                "imagined states; use mode contractive or bounded."
+            )
+        return TransitionDeclaration(radius=self.bound.reach(self.latent))
 
     def outcome(
         self,

@@ -1,5 +1,16 @@
 """Layers, those with a declared Lipschitz constant first."""
 
+from loopwm.nn.attention import CrossAttention as CrossAttention
+from loopwm.nn.attention import RowStochasticAttention as RowStochasticAttention
+from loopwm.nn.convolution import CappedConvolution as CappedConvolution
+from loopwm.nn.convolution import ConvConvexPotential as ConvConvexPotential
+from loopwm.nn.convolution import ConvolutionCap as ConvolutionCap
+from loopwm.nn.infinity import AbstractInfinityLayer as AbstractInfinityLayer
+from loopwm.nn.infinity import L1Cap as L1Cap
+from loopwm.nn.infinity import L1CappedMix as L1CappedMix
+from loopwm.nn.infinity import MaxMin as MaxMin
+from loopwm.nn.infinity import NeighbourExtremum as NeighbourExtremum
+from loopwm.nn.infinity import RowStochasticMix as RowStochasticMix
 from loopwm.nn.lipschitz import AbstractLipschitz as AbstractLipschitz
 from loopwm.nn.lipschitz import CappedLinear as CappedLinear
 from loopwm.nn.lipschitz import ConvexPotential as ConvexPotential
@@ -8,4 +19,11 @@ from loopwm.nn.mlp import MLP as MLP
 from loopwm.nn.parametrization import AbstractParametrization as AbstractParametrization
 from loopwm.nn.parametrization import SpectralCap as SpectralCap
 from loopwm.nn.parametrization import array_of as array_of
+from loopwm.nn.parametrization import numbers_of as numbers_of
 from loopwm.nn.parametrization import resolve as resolve
+from loopwm.nn.parametrization import spectral_norm_of as spectral_norm_of
+from loopwm.nn.residual import ResidualLayer as ResidualLayer
+from loopwm.nn.residual import rms_normalised as rms_normalised
+from loopwm.nn.sandwich import Sandwich as Sandwich
+from loopwm.nn.self_attention import SelfAttention as SelfAttention
+from loopwm.nn.sll import SLL as SLL

@@ -8,8 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from loopwm.nn.parametrization import AbstractParametrization, SpectralCap, array_of
-from loopwm.stability import exact_norm
+from loopwm.nn.parametrization import (
+    AbstractParametrization,
+    SpectralCap,
+    array_of,
+    spectral_norm_of,
+)
+from loopwm.stability import UpperBound
 
 
 def _product(matrix: Float[Array, "m n"], x: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -21,7 +26,7 @@ class AbstractLipschitz(eqx.Module):
     """A layer whose Lipschitz constant in its first argument is known, in the 2-norm."""
 
     @abc.abstractmethod
-    def lipschitz(self) -> float:
+    def lipschitz(self) -> UpperBound:
         """An upper bound of the constant for the weights as they are, from float64 SVD."""
 
 
@@ -46,13 +51,16 @@ class CappedLinear(AbstractLipschitz):
         self.weight = SpectralCap(free, cap)
         self.bias = jnp.zeros(outputs)
 
-    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
-        """Maps x of shape (inputs,) to shape (outputs,)."""
+    def __call__(
+        self, x: Float[Array, " inputs"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " outputs"]:
+        """Maps x of shape (inputs,) to shape (outputs,); the key is for eqx.nn.Sequential alone."""
+        del key
         return _product(array_of(self.weight), x) + self.bias
 
-    def lipschitz(self) -> float:
+    def lipschitz(self) -> UpperBound:
         """‖W‖₂."""
-        return exact_norm(np.asarray(array_of(self.weight)))
+        return spectral_norm_of(self.weight)
 
 
 class ConvexPotential(AbstractLipschitz):
@@ -130,9 +138,10 @@ class ConvexPotential(AbstractLipschitz):
         size_out = frobenius * (size_in + error_in)
         return frobenius * error_in + gamma_out * size_out + unit * (size_y + size_out)
 
-    def lipschitz(self) -> float:
+    def lipschitz(self) -> UpperBound:
         """max(1, ‖S‖₂² − 1)."""
-        return max(1.0, exact_norm(np.asarray(array_of(self.weight))) ** 2 - 1.0)
+        squared = float(spectral_norm_of(self.weight)) ** 2
+        return UpperBound(max(1.0, squared * (1.0 + 1e-15) - 1.0))
 
 
 class SoftNorm(AbstractLipschitz):
@@ -145,8 +154,11 @@ class SoftNorm(AbstractLipschitz):
     radius: float = eqx.field(static=True)
     """R, positive."""
 
-    def __call__(self, x: Float[Array, " width"]) -> Float[Array, " width"]:
-        """Maps x of shape (width,) into the ball of radius R."""
+    def __call__(
+        self, x: Float[Array, " width"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " width"]:
+        """Maps x of shape (width,) into the ball; the key is for eqx.nn.Sequential alone."""
+        del key
         # The result does not depend on this scale, so it needs no gradient; it keeps the squares
         # of huge entries from overflowing, which would send them to the centre.
         scale = jnp.maximum(self.radius, jax.lax.stop_gradient(jnp.max(jnp.abs(x))))
@@ -154,6 +166,14 @@ class SoftNorm(AbstractLipschitz):
         squared = (self.radius / scale) ** 2 + jnp.sum(unit * unit)
         return self.radius * unit * jax.lax.rsqrt(squared)
 
-    def lipschitz(self) -> float:
+    def reach(self, size: int) -> float:
+        """Upper bound of the 2-norm of a float32 result of that many entries, rounding included.
+
+        The sum of squares errs by (size + 1)u relatively and halves it under the root; the root,
+        the products and the scaling add a few u more, u = 2⁻²⁴.
+        """
+        return self.radius * (1.0 + (size + 16) * float(np.finfo(np.float32).eps) / 2)
+
+    def lipschitz(self) -> UpperBound:
         """1."""
-        return 1.0
+        return UpperBound(1.0)

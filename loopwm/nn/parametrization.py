@@ -6,9 +6,10 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from loopwm.stability import gram_bound
+from loopwm.stability import UpperBound, exact_norm, gram_bound, scaled
 
 Tree = TypeVar("Tree")
 
@@ -37,7 +38,7 @@ class SpectralCap(AbstractParametrization):
 
     def value(self) -> Float[Array, "rows columns"]:
         """The capped matrix, shape (rows, columns)."""
-        bound = gram_bound(self.free, self.iterations)
+        bound = gram_bound(self.free, self.iterations).value
         over = bound > self.cap
         return self.free * jnp.where(over, self.cap / jnp.where(over, bound, 1.0), 1.0)
 
@@ -45,6 +46,30 @@ class SpectralCap(AbstractParametrization):
 def array_of(weight: Array | AbstractParametrization) -> Array:
     """The array behind a weight, whether it is constrained or already resolved."""
     return weight.value() if isinstance(weight, AbstractParametrization) else weight
+
+
+@eqx.filter_jit
+def _value(weight: Array | AbstractParametrization) -> Array:
+    """`array_of` as one program, where calling it eagerly would compile dozens."""
+    return array_of(weight)
+
+
+def numbers_of(weight: Array | AbstractParametrization) -> np.ndarray:
+    """The numbers of a weight as the loop uses them, for bounds outside JAX.
+
+    Another program may compute a constrained weight with other rounding; see `spectral_norm_of`.
+    """
+    return np.asarray(_value(weight))
+
+
+def spectral_norm_of(weight: Array | AbstractParametrization) -> UpperBound:
+    """Upper bound of ‖W‖₂ by float64 singular values.
+
+    For a constrained weight it covers every way in which float32 may round the constraint, which
+    is one factor of the whole matrix.
+    """
+    bound = exact_norm(numbers_of(weight))
+    return scaled(bound, 1.0 + 2e-6) if isinstance(weight, AbstractParametrization) else bound
 
 
 def resolve(tree: Tree) -> Tree:

@@ -1,12 +1,21 @@
 """Adversarial search for pairs of states that a contraction claim would have to survive."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from loopwm.errors import UsageError
+from loopwm.stability.bounds import Level
+from loopwm.stability.norms import Norm
+
+Tree = TypeVar("Tree")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,18 +26,21 @@ class AttackResult:
     """Largest ‖F(x) − F(y)‖ / ‖x − y‖ found, computed in float64; NaN if F gave NaN."""
     ratios: Float[Array, " starts"]
     """The best ratio of every start, shape (starts,)."""
+    level: Level = Level.EMPIRICAL
+    """Always `empirical`."""
 
 
 def attack(
-    update: Callable[[Float[Array, " width"]], Float[Array, " width"]],
-    norm: Callable[[Float[Array, " width"]], Float[Array, ""]],
-    width: int,
+    update: Callable[[Float[Array, "*state"]], Float[Array, "*state"]],
+    norm: Callable[[Float[Array, "*state"]], Float[Array, ""]],
+    shape: int | tuple[int, ...],
     *,
     key: PRNGKeyArray,
     starts: int = 64,
     steps: int = 200,
     scales: tuple[float, ...] = (0.01, 1.0, 10.0, 100.0),
     step_size: float = 0.05,
+    geometry: Norm = Norm.TWO,
 ) -> AttackResult:
     r"""Maximises $\|F(x)-F(y)\| / \|x-y\|$ over pairs (x, y) by gradient ascent.
 
@@ -36,27 +48,42 @@ def attack(
     states included, and differences at a tenth of them. Level of the result: `empirical`.
 
     Args:
-        update: the map F on states of shape (width,), float32 or float64.
-        norm: the norm in which the claim is made, from (width,) to a scalar.
-        width: dimension of the state.
+        update: the map F on states of that shape, float32 or float64.
+        norm: the norm in which the claim is made, from a state to a scalar; its gradient at 0
+            must not be NaN, as that of jnp.linalg.norm is (see `loopwm.stability.norms`).
+        shape: shape of the state; a number for a vector.
         key: PRNG key.
         starts: number of pairs searched in parallel.
-        steps: ascent steps along the normalised gradient, shrinking to a tenth.
+        steps: ascent steps along the steepest direction, shrinking to a tenth.
         scales: standard deviations of the starting midpoints, used in turn.
         step_size: length of the first step, relative to the pair's size.
+        geometry: norm in which a step is steepest: along the gradient (2), or along its signs
+            (∞), which suits a claim in the ∞-norm, whose gradient has few entries.
 
     Returns:
         The largest ratio and each start's.
+
+    Raises:
+        UsageError: there is no pair to search from, or the state has no entry.
     """
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    size = int(np.prod(shape))
+    if starts < 1 or steps < 1 or size < 1 or not scales:
+        raise UsageError(
+            f"starts is {starts}, steps {steps}, shape {shape} and scales {scales}; give at least "
+            "one of each."
+        )
     key_mid, key_diff = jax.random.split(key)
     scale = jnp.resize(jnp.asarray(scales), (starts,))[:, None]
-    middle = jax.random.normal(key_mid, (starts, width))
-    difference = 0.1 * jax.random.normal(key_diff, (starts, width))
+    middle = jax.random.normal(key_mid, (starts, size))
+    difference = 0.1 * jax.random.normal(key_diff, (starts, size))
+    rescaled = _signs if geometry is Norm.INFINITY else _gradient
 
-    def ratio(pair: tuple[Array, Array], size: Array) -> Array:
-        mid, diff = pair[0] * size, pair[1] * size
-        moved = update(mid + 0.5 * diff) - update(mid - 0.5 * diff)
-        return norm(moved) / jnp.maximum(norm(diff), 1e-6 * size[0])
+    def ratio(pair: tuple[Array, Array], spread: Array, update=update, norm=norm) -> Array:
+        mid, diff = pair[0] * spread, pair[1] * spread
+        ends = ((mid + 0.5 * diff).reshape(shape), (mid - 0.5 * diff).reshape(shape))
+        moved = norm(update(ends[0]) - update(ends[1]))
+        return moved / jnp.maximum(norm(diff.reshape(shape)), 1e-6 * spread[0])
 
     def climb(carry, progress):
         pair, best_pair, best = carry
@@ -64,7 +91,7 @@ def attack(
         better = (values > best) | jnp.isnan(values)
         best_pair = jax.tree.map(lambda x, b: jnp.where(better[:, None], x, b), pair, best_pair)
         length = step_size * 10.0**-progress
-        pair = jax.tree.map(lambda x, g: x + length * _rescaled(g, x), pair, gradient)
+        pair = jax.tree.map(lambda x, g: x + length * rescaled(g, x), pair, gradient)
         return (pair, best_pair, jnp.where(better, values, best)), None
 
     pair = (middle, difference)
@@ -76,13 +103,28 @@ def attack(
     found, scale = jax.tree.map(np.asarray, (found, scale))
     with jax.enable_x64(True):
         judged = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (found, scale))
-        ratios = np.asarray(jax.jit(jax.vmap(ratio))(*judged))
+        exact = {"update": _in_float64(update), "norm": _in_float64(norm)}
+        ratios = np.asarray(jax.jit(jax.vmap(functools.partial(ratio, **exact)))(*judged))
     return AttackResult(ratio=float(np.max(ratios)), ratios=jnp.asarray(ratios, jnp.float32))
 
 
-def _rescaled(
-    gradient: Float[Array, "starts width"], like: Float[Array, "starts width"]
-) -> Float[Array, "starts width"]:
+def _in_float64(function: Tree) -> Tree:
+    """A module with its weights in float64; any other function as it is."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float64) if eqx.is_inexact_array(x) else x, function
+    )
+
+
+def _gradient(
+    gradient: Float[Array, "starts size"], like: Float[Array, "starts size"]
+) -> Float[Array, "starts size"]:
     """Each row of the gradient brought to the length of the same row of `like`."""
     length = jnp.linalg.norm(gradient, axis=-1, keepdims=True)
     return gradient / jnp.maximum(length, 1e-20) * jnp.linalg.norm(like, axis=-1, keepdims=True)
+
+
+def _signs(
+    gradient: Float[Array, "starts size"], like: Float[Array, "starts size"]
+) -> Float[Array, "starts size"]:
+    """Each row of the gradient's signs, times the largest entry of the same row of `like`."""
+    return jnp.sign(gradient) * jnp.max(jnp.abs(like), axis=-1, keepdims=True)

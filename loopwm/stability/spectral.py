@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from loopwm.stability.bounds import UpperBound
+
 _FLOAT32_MARGIN = 1e-5
 
 
-def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Float[Array, ""]:
+def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> UpperBound:
     r"""Differentiable upper bound of the spectral norm by Gram iteration.
 
     With $G_1 = W^\top W$ and $G_{n+1} = G_n^\top G_n$,
@@ -27,7 +29,7 @@ def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Flo
             values are equal; Gaussian matrices stay within 1 %.
 
     Returns:
-        The bound, a scalar; exactly 0 for a zero matrix, with zero gradient.
+        The bound, a scalar in the 2-norm; exactly 0 for a zero matrix, with zero gradient.
 
     Source: Delattre et al. 2023, "Efficient Bound of Lipschitz Constant for Convolutional Layers
         by Gram Iteration" (arXiv 2305.16173), theorem 1.
@@ -35,7 +37,9 @@ def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Flo
     # A power of two near the largest entry is taken out first, exactly and without a gradient
     # (the bound is homogeneous), so that squares neither overflow nor vanish.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(weight)))
-    unit = jnp.ldexp(jnp.ones((), weight.dtype), jnp.frexp(largest)[1] - 1)
+    # Beyond 2^126 the reciprocal of the power would vanish, and the whole matrix with it.
+    exponent = jnp.clip(jnp.frexp(largest)[1] - 1, -126, 126)
+    unit = jnp.ldexp(jnp.ones((), weight.dtype), exponent)
     matrix = weight / unit
     tall = matrix.shape[0] >= matrix.shape[1]
     gram = _product(matrix.T, matrix) if tall else _product(matrix, matrix.T)
@@ -51,7 +55,7 @@ def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Flo
     (current, log_scale), _ = jax.lax.scan(_double, (start, log_scale), None, iterations - 1)
     tail = jnp.sum(current * current)
     exponent = (log_scale + 0.5 * jnp.log(tail)) / 2.0**iterations
-    return jnp.where(nonzero, unit * jnp.exp(exponent) * (1.0 + _FLOAT32_MARGIN), 0.0)
+    return UpperBound(jnp.where(nonzero, unit * jnp.exp(exponent) * (1.0 + _FLOAT32_MARGIN), 0.0))
 
 
 def _double(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
@@ -68,7 +72,7 @@ def _product(left: Float[Array, "n k"], right: Float[Array, "k m"]) -> Float[Arr
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
-def exact_norm(weight: np.ndarray) -> float:
+def exact_norm(weight: np.ndarray) -> UpperBound:
     r"""Spectral norm $\|W\|_2$ by singular values in float64, rounded up.
 
     LAPACK's singular values carry a relative error of at most a small multiple of
@@ -78,7 +82,7 @@ def exact_norm(weight: np.ndarray) -> float:
         weight: the matrix, shape (rows, columns), any float type; cast to float64.
 
     Returns:
-        The upper bound of the largest singular value.
+        The upper bound of the largest singular value, in the 2-norm.
 
     Raises:
         ValueError: the matrix has NaN or infinite entries.
@@ -90,6 +94,6 @@ def exact_norm(weight: np.ndarray) -> float:
             "weights from an earlier checkpoint."
         )
     if matrix.size == 0 or not matrix.any():
-        return 0.0
+        return UpperBound(0.0)
     largest = float(np.linalg.svd(matrix, compute_uv=False)[0])
-    return largest * (1.0 + 16 * max(matrix.shape) * np.finfo(np.float64).eps)
+    return UpperBound(largest * (1.0 + 16 * max(matrix.shape) * float(np.finfo(np.float64).eps)))

@@ -71,11 +71,11 @@ def perturbed(core):
     def scaled(block: float, prelude: float, injection: float) -> LoopedCore:
         def leaves(c):
             return [
-                *(layer.weight.free for layer in c.layers),
-                *(layer.injection for layer in c.layers),
+                *(layer.weight.free for layer in c.block.layers),
+                *(layer.injection for layer in c.block.layers),
                 c.prelude.linear.weight,
                 c.prelude.linear.bias,
-                c.retention.weight,
+                c.block.retention.weight,
             ]
 
         factors = [block] * 2 + [injection] * 2 + [prelude] * 2 + [injection]

@@ -8,8 +8,8 @@ import pytest
 
 from loopwm.core import (
     RESULTS,
-    BoundUpdate,
     CertifiedHalting,
+    ContractiveUpdate,
     FixedDepth,
     ResidualHalting,
     iterate,
@@ -105,7 +105,7 @@ def test_nan_ends_the_loop_at_once_as_nonfinite(update):
 
 
 def test_an_uncertified_update_never_halts_on_its_certificate(update):
-    uncertified = BoundUpdate(update.layers, update.injected, update.retention, gamma=1.0)
+    uncertified = ContractiveUpdate(update.layers, update.injected, update.retention, gamma=1.0)
     solution = _solve(uncertified, jnp.full(WIDTH, 3.0), CertifiedHalting(1e3, 20))
     assert np.isinf(float(solution.stats.error_bound))
     assert solution.result == RESULTS.max_depth_reached

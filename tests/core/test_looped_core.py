@@ -51,8 +51,8 @@ def test_the_adversary_does_not_exceed_the_rate(name, perturbed, bind, inputs, k
 
 def test_the_adversary_breaks_a_core_without_its_cap(core, bind, inputs, key):
     # Teeth: the same search finds expansion once the weights leave the cap.
-    free = [layer.weight.value() * 2.0 for layer in core.layers]
-    broken = eqx.tree_at(lambda c: [layer.weight for layer in c.layers], core, free)
+    free = [layer.weight.value() * 2.0 for layer in core.block.layers]
+    broken = eqx.tree_at(lambda c: [layer.weight for layer in c.block.layers], core, free)
     update = bind(broken, *inputs)
     assert attack(update, update.norm, WIDTH, key=key, starts=16, steps=80).ratio > 1.5
     with pytest.raises(UsageError, match="not below 1"):

@@ -26,6 +26,7 @@ SUMMARY = {
     "params": {"total": 30, "world_model": 20, "core": 10},
     "certificate": {"level": "global", "rate": 0.9512, "norm": "P"},
 }
+GUARANTEES = ["The loop contracts at 0.9512 (level 'global').", "It <may> move apart."]
 CONFIG = resolve_config("CartPole-v1", config="debug")
 
 
@@ -35,7 +36,7 @@ def folder(tmp_path):
 
 
 def report(folder, config=CONFIG, **changes):
-    write_report(folder, config, SUMMARY | changes)
+    write_report(folder, config, SUMMARY | changes, GUARANTEES)
     return folder.report_file.read_text(encoding="utf-8")
 
 
@@ -45,10 +46,7 @@ def test_the_report_shows_the_run(folder):
     page = report(folder)
     assert "123.5" in page and "12.3" in page and "learner.discount=" in page
     assert page.count("<circle") == 2 and "threshold 475" in page
-    assert "0.9512" in page and "global" in page
-    # It keeps the loop's contraction apart from the outer map, which is only bounded.
-    assert "contracts" in page and "may move nearby states apart" in page
-    assert "stable" not in page.lower()
+    assert "0.9512" in page and "It &lt;may&gt; move apart." in page
 
 
 def test_the_report_needs_nothing_else(folder):
@@ -57,10 +55,10 @@ def test_the_report_needs_nothing_else(folder):
     assert not re.search(r"(src|href)\s*=", page) and "http" not in page.replace("doctype", "")
 
 
-def test_the_report_without_threshold_or_certificate(folder):
+def test_the_report_without_threshold(folder):
     folder.append_eval({"env_steps": 50, "return_mean": -3.0})
-    page = report(folder, threshold=None, certificate=None)
-    assert "no certificate" in page and "<circle" in page and "threshold 4" not in page
+    page = report(folder, threshold=None)
+    assert "<circle" in page and "threshold 4" not in page
 
 
 def test_names_are_escaped(folder):

@@ -35,6 +35,21 @@ def test_load_and_act(pendulum_run, run_python, tmp_path):
     assert re.fullmatch(r"episode 0: return -\d+\.\d\nepisode 1: return -\d+\.\d\n", done.stdout)
 
 
+def test_certify_your_own(run_python, tmp_path):
+    done = run_python(EXAMPLES / "certify_your_own.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "0.9000" in lines[0] and "'global'" in lines[0] and "P-norm" in lines[1]
+    assert "'ball'" in lines[3] and "'empirical'" in lines[4]
+
+
+def test_the_stability_guide_runs(capsys):
+    guide = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL))
+    exec(compile(code, "docs/stability.md", "exec"), {"__name__": "guide"})
+    assert "'ball'" in capsys.readouterr().out
+
+
 def test_every_example_is_tested():
     for path in EXAMPLES.glob("*.py"):
         assert f"test_{path.stem}" in globals()

@@ -65,8 +65,8 @@ def _points(rng, count=64):
 def test_convex_potential_is_one_lipschitz_for_any_weights(family, convex, rng):
     layer = _with_free(convex, FAMILIES[family])
     jacobians = _convex_jacobians(layer, _points(rng), _points(rng))
-    assert _worst(jacobians) <= layer.lipschitz() * (1 + 1e-5)
-    assert layer.lipschitz() == 1.0
+    assert _worst(jacobians) <= float(layer.lipschitz()) * (1 + 1e-5)
+    assert float(layer.lipschitz()) == 1.0
     if family == "zero":
         np.testing.assert_array_equal(jacobians[0], np.eye(WIDTH))
 
@@ -95,7 +95,7 @@ def test_convex_potential_survives_the_adversary(convex, key):
 def test_convex_potential_declares_weights_beyond_the_cap(convex, rng):
     # S = 2I gives J = I - 4D, so the constant is 3: declared, and really attained.
     layer = eqx.tree_at(lambda x: x.weight, convex, 2.0 * jnp.eye(WIDTH))
-    assert layer.lipschitz() == pytest.approx(3.0)
+    assert float(layer.lipschitz()) == pytest.approx(3.0)
     assert _worst(_convex_jacobians(layer, _points(rng), _points(rng))) == pytest.approx(3.0)
 
 
@@ -109,10 +109,10 @@ def test_convex_potential_by_hand(convex, rng):
 
 
 def test_convex_potential_uses_most_of_its_cap_and_its_injection(convex, rng):
-    assert 0.95 * SQRT2 <= exact_norm(np.asarray(convex.weight.value())) <= SQRT2
+    assert 0.95 * SQRT2 <= float(exact_norm(np.asarray(convex.weight.value()))) <= SQRT2
     # An input dependence that the certificate does not pay for: U may be anything.
     loud = eqx.tree_at(lambda x: x.injection, convex, 1e3 * convex.injection)
-    assert loud.lipschitz() == 1.0
+    assert float(loud.lipschitz()) == 1.0
     y, e = _points(rng)[0], jnp.ones(WIDTH)
     assert float(jnp.linalg.norm(loud(y, loud.inject(e)) - y)) > 100.0
 
@@ -153,10 +153,10 @@ def test_capped_linear_holds_its_cap(family, cap, key):
     layer = _with_free(CappedLinear(WIDTH, WIDTH, cap=cap, key=key), FAMILIES[family])
     weight = np.asarray(layer.weight.value(), np.float64)
     true = np.linalg.norm(weight, 2)
-    assert true <= layer.lipschitz() <= cap * (1 + 1e-6)
-    assert layer.lipschitz() <= true * (1 + 1e-9)
+    assert true <= float(layer.lipschitz()) <= cap * (1 + 1e-6)
+    assert float(layer.lipschitz()) <= true * (1 + 1e-5)
     if np.linalg.norm(FAMILIES[family], 2) > cap:
-        assert layer.lipschitz() >= 0.95 * cap
+        assert float(layer.lipschitz()) >= 0.95 * cap
     x = np.arange(1.0, WIDTH + 1)
     result = layer(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(result, weight @ x, rtol=1e-4, atol=1e-4)

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopwm.errors import UsageError
-from loopwm.stability import Certificate, LayerBound, Level, Norm, UpdateDeclaration, certify
+from loopwm.stability import (
+    Certificate,
+    LayerBound,
+    Level,
+    Mode,
+    Norm,
+    TransitionDeclaration,
+    UpdateDeclaration,
+    UpperBound,
+    certify,
+    certify_transition,
+)
 
 
 class _Declared(eqx.Module):
@@ -21,8 +32,28 @@ class _Declared(eqx.Module):
     high: float = 0.6
 
     def declare(self) -> UpdateDeclaration:
-        layers = tuple(LayerBound(f"layer {i}", c) for i, c in enumerate(self.constants))
+        layers = tuple(
+            LayerBound(f"layer {i}", UpperBound(c)) for i, c in enumerate(self.constants)
+        )
         return UpdateDeclaration(layers, self.scale, self.low, self.high)
+
+
+class _Other(eqx.Module):
+    """A module that declares what it is told to."""
+
+    declaration: UpdateDeclaration = eqx.field(static=True)
+
+    def declare(self) -> UpdateDeclaration:
+        return self.declaration
+
+
+class _Outer(eqx.Module):
+    """A world model that declares the radius it is told to."""
+
+    radius: float
+
+    def declare_transition(self) -> TransitionDeclaration:
+        return TransitionDeclaration(self.radius)
 
 
 def _certificate(**changes) -> Certificate:
@@ -65,6 +96,56 @@ def test_condition_bounds_any_retention_in_the_range(gamma, ends, seed):
     retention = np.random.default_rng(seed).uniform(*ends, size=64)
     p = 1.0 / ((1 - retention) * (retention + (1 - retention) * gamma))
     assert np.sqrt(p.max() / p.min()) <= certificate.condition * (1 + 1e-9)
+
+
+def test_error_bound_by_hand(assert_helpful):
+    certificate = _certificate()  # ρ = 0.98
+    assert certificate.error_bound(0.5) == pytest.approx(0.98 * 0.5 / 0.02)
+    assert certificate.error_bound(0.5, 0.1) == pytest.approx((0.98 * 0.5 + 0.1) / 0.02)
+    for arguments in ((-1.0,), (float("nan"),), (0.5, float("inf"))):
+        with pytest.raises(UsageError, match="distance") as raised:
+            certificate.error_bound(*arguments)
+        assert_helpful(raised)
+
+
+@pytest.mark.parametrize("norm", [Norm.TWO, Norm.INFINITY, Norm.TOKENS])
+def test_other_norms_need_no_conversion(norm):
+    layers = (LayerBound("layer", UpperBound(0.9, norm)),)
+    module = _Other(UpdateDeclaration(layers, 1.0, 0.1, 0.5, norm=norm))
+    certificate = certify(module)
+    assert certificate.norm is norm and certificate.condition == 1.0
+    assert certificate.rate == pytest.approx(0.5 + 0.5 * 0.9)
+    bare = certify(_Other(UpdateDeclaration(layers, 0.5, 0.0, 0.0, norm=norm)))
+    assert bare.rate == pytest.approx(0.45)
+
+
+def test_a_bounded_core_may_expand_and_states_its_box():
+    layers = (LayerBound("layer", UpperBound(3.0)),)
+    module = _Other(UpdateDeclaration(layers, 1.0, 0.1, 0.5, mode=Mode.BOUNDED, radius=2.0))
+    certificate = certify(module)
+    assert certificate.level is Level.BALL and certificate.radius == 2.0
+    assert certificate.rate == pytest.approx(0.1 + 0.9 * 3.0) and not certificate.contracts
+    retention = np.linspace(0.1, 0.5, 2001)
+    p = 1.0 / ((1 - retention) * (retention + (1 - retention) * 3.0))
+    assert np.sqrt(p.max() / p.min()) <= certificate.condition * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("radius", [None, 0.0, float("inf"), float("nan")])
+def test_a_bounded_core_without_a_box_is_refused(radius, assert_helpful):
+    layers = (LayerBound("layer", UpperBound(3.0)),)
+    with pytest.raises(UsageError, match="radius") as raised:
+        certify(_Other(UpdateDeclaration(layers, 1.0, 0.1, 0.5, mode=Mode.BOUNDED, radius=radius)))
+    assert_helpful(raised)
+
+
+def test_the_ball_of_a_transition(assert_helpful):
+    certificate = certify_transition(_Outer(2.5))
+    assert certificate.level is Level.BALL and certificate.radius == 2.5
+    assert "every horizon" in certificate.statement()
+    for wrong, said in ((_Outer(float("nan")), "radius"), (eqx.nn.Identity(), "no bound")):
+        with pytest.raises(UsageError, match=said) as raised:
+            certify_transition(wrong)
+        assert_helpful(raised)
 
 
 def test_refuses_a_module_without_declaration(assert_helpful):

@@ -1,0 +1,133 @@
+"""What would void a certificate, found before one is issued."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Jaxpr, jaxprs_in_params
+from jaxtyping import Array
+
+from loopwm.errors import UsageError, as_clause
+
+VOIDED_BY = (
+    "weights that are changed after it was issued",
+    "dropout or other randomness inside the loop",
+    "a loop-index embedding, or weights of their own for each loop",
+    "arithmetic of lower precision than that of the weights it was issued for",
+)
+"""What a certificate of this package does not survive."""
+
+_STATEFUL = (eqx.nn.StateIndex, eqx.nn.State)
+
+
+def check_module(module: object) -> str:
+    """Refuses a module whose update is not one fixed, finite map in float32 or better.
+
+    Args:
+        module: a module or any other tree.
+
+    Returns:
+        The types of its weights, joined by commas.
+
+    Raises:
+        UsageError: it has active dropout, state, weights that are NaN, infinite, integer or of
+            lower precision than float32.
+    """
+    _check_nodes(module)
+    names = set()
+    for leaf in jax.tree.leaves(eqx.filter(module, eqx.is_array)):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            if jnp.issubdtype(leaf.dtype, jnp.integer):
+                raise UsageError(
+                    f"{_name(module)} has {leaf.dtype} weights, which no norm is defined for; cast "
+                    "them to float32."
+                )
+            continue
+        names.add(str(leaf.dtype))
+        if leaf.dtype.itemsize < 4:
+            raise UsageError(
+                f"{_name(module)} has {leaf.dtype} weights, in which rounding can hide an error as "
+                "large as the state; cast it to float32 to certify it."
+            )
+        if not np.all(np.isfinite(np.asarray(leaf))):
+            raise UsageError(
+                f"{_name(module)} has NaN or infinite weights, so nothing can be certified; load "
+                "an earlier checkpoint."
+            )
+    return ", ".join(sorted(names)) or "none"
+
+
+def _check_nodes(module: object) -> None:
+    """Refuses dropout that is switched on, and layers that carry state from call to call."""
+
+    def is_special(node: object) -> bool:
+        return isinstance(node, (eqx.nn.Dropout, *_STATEFUL))
+
+    for node in jax.tree.leaves(module, is_leaf=is_special):
+        if isinstance(node, eqx.nn.Dropout) and not node.inference and node.p != 0:
+            raise UsageError(
+                f"{_name(module)} has dropout, which makes each loop another map with no common "
+                "fixed point; use equinox.nn.inference_mode to switch it off."
+            )
+        if isinstance(node, _STATEFUL):
+            raise UsageError(
+                f"{_name(module)} keeps state between calls (such as BatchNorm or SpectralNorm), "
+                "so each loop is another map; use a layer without state."
+            )
+
+
+def check_update(update: Callable[..., object], state: Array | np.ndarray) -> None:
+    """Refuses a callable that is no map from states of one shape to themselves.
+
+    Args:
+        update: the map h → h⁺.
+        state: a state h; only its shape and type are used.
+
+    Raises:
+        UsageError: the state is not an array of float32 or float64, or the map changes shape or
+            type, returns something else than one array, draws random numbers, or fails.
+    """
+    state = jnp.asarray(state)
+    if state.dtype not in (jnp.float32, jnp.float64):
+        raise UsageError(f"The state has type {state.dtype}; pass float32 or float64.")
+    try:
+        closed, shape = eqx.filter_make_jaxpr(update)(state)[:2]
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a foreign callable raises while it is traced
+        raise UsageError(
+            f"The update cannot be traced for a state of shape {state.shape} "
+            f"({type(error).__name__}: {as_clause(error, 160)}); pass a function of one array that "
+            "JAX can trace."
+        ) from error
+    if not isinstance(shape, jax.ShapeDtypeStruct):
+        raise UsageError(
+            "The update returns something else than one array; pass a function from a state to the "
+            "next state."
+        )
+    if shape.shape != state.shape or shape.dtype != state.dtype:
+        raise UsageError(
+            f"The update maps shape {state.shape}, {state.dtype} to shape {shape.shape}, "
+            f"{shape.dtype}, so it cannot be repeated; pass a map that keeps both."
+        )
+    random = sorted(n for n in primitives(closed.jaxpr) if n.startswith(("random_", "rng_")))
+    if random:
+        raise UsageError(
+            f"The update draws random numbers ({', '.join(random)}), so each loop is another map; "
+            "switch dropout off, or pass it without noise."
+        )
+
+
+def primitives(jaxpr: Jaxpr) -> set[str]:
+    """Names of all primitives of a jaxpr, those of nested ones included."""
+    found = {equation.primitive.name for equation in jaxpr.eqns}
+    for equation in jaxpr.eqns:
+        for inner in jaxprs_in_params(equation.params):
+            found |= primitives(inner)
+    return found
+
+
+def _name(module: object) -> str:
+    return type(module).__name__
