@@ -1,10 +1,11 @@
 """Set-up shared by all tests: CPU, strict shapes, checked annotations, seeded randomness."""
 
+import gc
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # The environment variables reach the subprocesses that some tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -83,6 +84,19 @@ def assert_helpful() -> Callable[[object], None]:
         assert _REMEDY.search(message), f"no remedy: {message}"
 
     return check
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """Drops compiled programs when they take up many of the process's memory maps.
+
+    Each program holds some; Linux allows 65,530, and the compiler crashes beyond.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 # Environments and fixtures of whole runs, shared by the folders below.
