@@ -40,9 +40,11 @@ from loopwm.stability.convolution import Padding
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05, 0.035, 0.025, 0.02, 0.01, 0.001)
 
-Factory = Callable[[PRNGKeyArray], eqx.Module]
-"""Builds a core from a key: a module (grid, rule) -> Solution whose value are logits of shape
-(*cells, 1)."""
+Core = InfinityCore | GridCore
+"""A module (grid, rule) -> Solution whose value are logits of shape (*cells, 1)."""
+
+Factory = Callable[[PRNGKeyArray], Core]
+"""Builds a core from a key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,7 @@ def flood_task(seed: int, mean: float, largest: int) -> Task:
         train=mazes(seed, 20_000, 8),
         tests={"8x8": mazes(1_000_000, 1000, 8), "16x16": mazes(1_000_001, 500, 16)},
         depths=(20, 30, 40, 60),
-        rule=lambda key: SampledDepth(poisson_depth(key, mean, largest), largest),
+        rule=lambda key: SampledDepth(depth=poisson_depth(key, mean, largest), max_depth=largest),
     )
 
 
@@ -124,9 +126,7 @@ def convolution(task: str, gamma: float) -> Factory:
 CORES = {"infinity": infinity, "convolution": convolution}
 
 
-def train(
-    factory: Factory, task: Task, *, seed: int, steps: int, batch: int, rate: float
-) -> eqx.Module:
+def train(factory: Factory, task: Task, *, seed: int, steps: int, batch: int, rate: float) -> Core:
     """Adam with warm-up and cosine decay on the cross-entropy of every cell."""
     key_core, key_steps = jax.random.split(jax.random.key(seed))
     core = factory(key_core)
@@ -165,15 +165,15 @@ def _logits_and_loops(core, inputs, rule):
     return solution.value[..., 0], solution.stats.loops
 
 
-def exact_share(core: eqx.Module, grids: Grids, depth: int) -> float:
+def exact_share(core: Core, grids: Grids, depth: int) -> float:
     """Share of grids with every cell right after `depth` loops."""
     # The depth is an array in a rule of one fixed limit, so that all depths share a program.
-    rule = SampledDepth(jnp.asarray(depth), 64)
+    rule = SampledDepth(depth=jnp.asarray(depth), max_depth=64)
     logits, _ = _logits_and_loops(core, grids.inputs, rule)
     return _exact(logits, grids)
 
 
-def halting(core: eqx.Module, grids: Grids, tolerance: float) -> str:
+def halting(core: Core, grids: Grids, tolerance: float) -> str:
     """Mean loops of residual halting, exactness there, and rank correlation with true depth."""
     share, loops = _halted(core, grids, tolerance)
     assert grids.depth is not None
@@ -181,7 +181,7 @@ def halting(core: eqx.Module, grids: Grids, tolerance: float) -> str:
     return f"{loops.mean():.1f} loops, {share:.3f} exact, Spearman {rank:.2f}"
 
 
-def halting_tolerance(core: eqx.Module, grids: Grids) -> float:
+def halting_tolerance(core: Core, grids: Grids) -> float:
     """The loosest tolerance of residual halting that leaves 99.5 % of these grids exact.
 
     Chosen on training grids; the smallest of the list where none does.
@@ -193,10 +193,12 @@ def halting_tolerance(core: eqx.Module, grids: Grids) -> float:
     return TOLERANCES[-1]
 
 
-def _halted(core: eqx.Module, grids: Grids, tolerance: float) -> tuple[float, np.ndarray]:
+def _halted(core: Core, grids: Grids, tolerance: float) -> tuple[float, np.ndarray]:
     """Share of exact grids under residual halting, and the loops of each."""
     # The tolerance is part of the program: one compilation each.
-    logits, loops = _logits_and_loops(core, grids.inputs, ResidualHalting(tolerance, 200))
+    logits, loops = _logits_and_loops(
+        core, grids.inputs, ResidualHalting(tolerance=tolerance, max_depth=200)
+    )
     return _exact(logits, grids), np.asarray(loops)
 
 
@@ -215,7 +217,7 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
-def bound_in_float64(core: eqx.Module, grid: Array) -> AbstractUpdate:
+def bound_in_float64(core: Core, grid: Array) -> AbstractUpdate:
     """The inner update at one grid, its float32 numbers taken over exactly."""
     update = eqx.filter_jit(lambda c, x: resolve(c).bind(c.prelude(x)))(core, grid)
     update = dataclasses.replace(update, gamma=float(np.float32(update.gamma)))
@@ -230,7 +232,7 @@ def _ratios(update: AbstractUpdate, x: Array, y: Array) -> Array:
     return jax.lax.map(ratio, (x, y), batch_size=500)
 
 
-def violations(core: eqx.Module, grids: Grids, inputs: int = 4) -> str:
+def violations(core: Core, grids: Grids, inputs: int = 4) -> str:
     """Worst ratio over the rate of the same input among random and adversarial pairs."""
     worst, broken, pairs, starts = [0.0, 0.0], 0, 25_000, 25
     for number in range(inputs):
@@ -256,7 +258,7 @@ def violations(core: eqx.Module, grids: Grids, inputs: int = 4) -> str:
     return f"{worst[0]:.4f}, {worst[1]:.4f}, {broken} of {inputs * (pairs + starts):,}"
 
 
-def report(name: str, core: eqx.Module, task: Task, seed: int, seconds: float) -> None:
+def report(name: str, core: Core, task: Task, seed: int, seconds: float) -> None:
     """Prints the Markdown row of one trained core."""
     count = sum(x.size for x in jax.tree.leaves(eqx.filter(core, eqx.is_inexact_array)))
     certificate = certify(core)
@@ -284,7 +286,7 @@ def header(task: Task) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("task", choices=["flood", "automaton"])
     parser.add_argument("--core", choices=sorted(CORES), default="infinity")
     parser.add_argument("--seed", type=int, nargs="+", default=[0])

@@ -49,8 +49,9 @@ def attack(
 
     Args:
         update: the map F on states of that shape, float32 or float64.
-        norm: the norm in which the claim is made, from a state to a scalar; its gradient at 0
-            must not be NaN, as that of jnp.linalg.norm is (see `loopwm.stability.norms`).
+        norm: the norm in which the claim is made, from a state to a scalar. Where its gradient or
+            that of F is not finite, as that of jnp.linalg.norm at 0, the pair is not moved along
+            it; prefer the norms of `loopwm.stability.norms`.
         shape: shape of the state; a number for a vector.
         key: PRNG key.
         starts: number of pairs searched in parallel.
@@ -90,6 +91,8 @@ def attack(
         values, gradient = jax.vmap(jax.value_and_grad(ratio))(pair, scale)
         better = (values > best) | jnp.isnan(values)
         best_pair = jax.tree.map(lambda x, b: jnp.where(better[:, None], x, b), pair, best_pair)
+        # No direction to climb in says nothing about F; its values decide.
+        gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), gradient)
         length = step_size * 10.0**-progress
         pair = jax.tree.map(lambda x, g: x + length * rescaled(g, x), pair, gradient)
         return (pair, best_pair, jnp.where(better, values, best)), None

@@ -27,12 +27,23 @@ def two(x: Float[Array, "*state"]) -> Float[Array, ""]:
 
 
 def infinity(x: Float[Array, "*state"]) -> Float[Array, ""]:
-    """‖x‖_∞, the largest absolute entry."""
-    return jnp.max(jnp.abs(x))
+    """‖x‖_∞, the largest absolute entry; its gradient is that of the first largest."""
+    return _largest(jnp.abs(x))
 
 
 def tokens(x: Float[Array, "*tokens width"]) -> Float[Array, ""]:
     """max_n ‖x_n‖₂ over tokens n of shape (width,); its gradient at 0 is taken as 0."""
-    squared = jnp.max(jnp.sum(x * x, axis=-1))
+    squared = _largest(jnp.sum(x * x, axis=-1))
     nonzero = squared != 0
     return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, squared, 1.0)), 0.0)
+
+
+def _largest(x: Float[Array, "*shape"]) -> Float[Array, ""]:
+    """The largest entry (NaN if there is one), by its index.
+
+    The derivative of a maximum compares the entries with the result and divides by how many are
+    equal. A compiler that computes an entry twice, once with fused multiply-add, finds none, and
+    the gradient is 0/0. An index has no such comparison.
+    """
+    flat = x.reshape(-1)
+    return flat[jnp.argmax(flat)]

@@ -60,6 +60,34 @@ def test_nan_is_not_taken_for_contraction(key):
     assert np.isnan(result.ratio)
 
 
+@jax.custom_jvp
+def _sum_of_sizes(x):
+    return jnp.sum(jnp.abs(x))
+
+
+@_sum_of_sizes.defjvp
+def _without_a_gradient(primals, tangents):
+    (x,), (t,) = primals, tangents
+    return _sum_of_sizes(x), jnp.where(x[0] > 0, jnp.nan, 1.0) * jnp.sum(jnp.sign(x) * t)
+
+
+def test_a_gradient_that_is_nan_does_not_make_the_ratio_nan(key):
+    # On another processor the gradient of jnp.max was 0/0, and a map of finite values NaN.
+    result = attack(lambda h: 0.8 * h, _sum_of_sizes, 3, key=key, starts=8, steps=10)
+    assert result.ratio == pytest.approx(0.8, rel=1e-4)
+    assert np.all(np.isfinite(result.ratios))
+
+
+@pytest.mark.parametrize("norm", [norms.infinity, norms.tokens])
+def test_gradients_of_maximum_norms_compare_no_rounded_numbers(norm, rng):
+    x = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    program = str(jax.make_jaxpr(jax.grad(norm))(x))
+    assert "reduce_max" not in program and " eq " not in program
+    slope = jax.grad(norm)(x)
+    assert float(jnp.sum(slope * x)) == pytest.approx(float(norm(x)), rel=1e-5)
+    assert np.isnan(norm(x.at[1, 2].set(jnp.nan)))
+
+
 def test_states_may_have_any_shape(key, rng):
     # A circular shift loses nothing: the norm of this map on (4, 3) states is 0.8.
     def update(h):
