@@ -12,6 +12,7 @@ XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1".
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -26,25 +27,21 @@ from jaxtyping import Array, PRNGKeyArray
 from loopwm.core import (
     AbstractDepthRule,
     AbstractUpdate,
+    ConvolutionConfig,
     FixedDepth,
+    GridConfig,
+    GridCore,
+    InfinityConfig,
     ResidualHalting,
     SampledDepth,
     poisson_depth,
 )
-from loopwm.core.grid import GridCore, GridCoreConfig
-from loopwm.core.infinity import InfinityCore, InfinityCoreConfig
 from loopwm.envs import automaton, flood_fill
+from loopwm.errors import UsageError
 from loopwm.nn import resolve
-from loopwm.stability import Norm, attack, certify
-from loopwm.stability.convolution import Padding
+from loopwm.stability import Certificate, Mode, Norm, attack, certify
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05, 0.035, 0.025, 0.02, 0.01, 0.001)
-
-Core = InfinityCore | GridCore
-"""A module (grid, rule) -> Solution whose value are logits of shape (*cells, 1)."""
-
-Factory = Callable[[PRNGKeyArray], Core]
-"""Builds a core from a key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,32 +101,36 @@ def automaton_task(seed: int, depth: int) -> Task:
     )
 
 
-def infinity(task: str, gamma: float) -> Factory:
-    """Cores that contract in the ∞-norm."""
+def infinity(task: str, gamma: float) -> GridConfig:
+    """A core that contracts in the ∞-norm."""
     ring = task == "automaton"
-    config = InfinityCoreConfig(gamma=gamma, dimensions=1 if ring else 2, periodic=ring)
-    inputs = 1 if ring else 2
-    return lambda key: InfinityCore(inputs, 1, config, key=key)
+    return InfinityConfig(gamma=gamma, dimensions=1 if ring else 2, periodic=ring)
 
 
-def convolution(task: str, gamma: float) -> Factory:
-    """Convolutional cores that contract in the P-norm, of about the same size."""
+def convolution(task: str, gamma: float, mode: Mode = Mode.CONTRACTIVE) -> GridConfig:
+    """A convolutional core of about the same size, in the P-norm if it contracts."""
     if task == "automaton":
-        config = GridCoreConfig(
-            gamma=gamma, dimensions=1, padding=Padding.CIRCULAR, grid=(24,), retention_max=0.3
+        grid = (24,) if mode is Mode.CONTRACTIVE else None
+        return ConvolutionConfig(
+            gamma=gamma, dimensions=1, periodic=True, grid=grid, retention_max=0.3, mode=mode
         )
-        return lambda key: GridCore(1, 1, config, key=key)
-    config = GridCoreConfig(channels=6, hidden=8, inputs=4, gamma=gamma)
-    return lambda key: GridCore(2, 1, config, key=key)
+    return ConvolutionConfig(channels=6, hidden=8, inputs=4, gamma=gamma, mode=mode)
 
 
-CORES = {"infinity": infinity, "convolution": convolution}
+CORES: dict[str, Callable[[str, float], GridConfig]] = {
+    "infinity": infinity,
+    "convolution": convolution,
+    "bounded": functools.partial(convolution, mode=Mode.BOUNDED),
+    "free": functools.partial(convolution, mode=Mode.FREE),
+}
 
 
-def train(factory: Factory, task: Task, *, seed: int, steps: int, batch: int, rate: float) -> Core:
+def train(
+    config: GridConfig, task: Task, *, seed: int, steps: int, batch: int, rate: float
+) -> GridCore:
     """Adam with warm-up and cosine decay on the cross-entropy of every cell."""
     key_core, key_steps = jax.random.split(jax.random.key(seed))
-    core = factory(key_core)
+    core = GridCore(task.train.inputs.shape[-1], 1, config, key=key_core)
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(50, steps), steps, 0.02 * rate)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
@@ -165,7 +166,7 @@ def _logits_and_loops(core, inputs, rule):
     return solution.value[..., 0], solution.stats.loops
 
 
-def exact_share(core: Core, grids: Grids, depth: int) -> float:
+def exact_share(core: GridCore, grids: Grids, depth: int) -> float:
     """Share of grids with every cell right after `depth` loops."""
     # The depth is an array in a rule of one fixed limit, so that all depths share a program.
     rule = SampledDepth(depth=jnp.asarray(depth), max_depth=64)
@@ -173,7 +174,7 @@ def exact_share(core: Core, grids: Grids, depth: int) -> float:
     return _exact(logits, grids)
 
 
-def halting(core: Core, grids: Grids, tolerance: float) -> str:
+def halting(core: GridCore, grids: Grids, tolerance: float) -> str:
     """Mean loops of residual halting, exactness there, and rank correlation with true depth."""
     share, loops = _halted(core, grids, tolerance)
     assert grids.depth is not None
@@ -181,7 +182,7 @@ def halting(core: Core, grids: Grids, tolerance: float) -> str:
     return f"{loops.mean():.1f} loops, {share:.3f} exact, Spearman {rank:.2f}"
 
 
-def halting_tolerance(core: Core, grids: Grids) -> float:
+def halting_tolerance(core: GridCore, grids: Grids) -> float:
     """The loosest tolerance of residual halting that leaves 99.5 % of these grids exact.
 
     Chosen on training grids; the smallest of the list where none does.
@@ -193,7 +194,7 @@ def halting_tolerance(core: Core, grids: Grids) -> float:
     return TOLERANCES[-1]
 
 
-def _halted(core: Core, grids: Grids, tolerance: float) -> tuple[float, np.ndarray]:
+def _halted(core: GridCore, grids: Grids, tolerance: float) -> tuple[float, np.ndarray]:
     """Share of exact grids under residual halting, and the loops of each."""
     # The tolerance is part of the program: one compilation each.
     logits, loops = _logits_and_loops(
@@ -217,7 +218,7 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
-def bound_in_float64(core: Core, grid: Array) -> AbstractUpdate:
+def bound_in_float64(core: GridCore, grid: Array) -> AbstractUpdate:
     """The inner update at one grid, its float32 numbers taken over exactly."""
     update = eqx.filter_jit(lambda c, x: resolve(c).bind(c.prelude(x)))(core, grid)
     update = dataclasses.replace(update, gamma=float(np.float32(update.gamma)))
@@ -232,7 +233,7 @@ def _ratios(update: AbstractUpdate, x: Array, y: Array) -> Array:
     return jax.lax.map(ratio, (x, y), batch_size=500)
 
 
-def violations(core: Core, grids: Grids, inputs: int = 4) -> str:
+def violations(core: GridCore, grids: Grids, inputs: int = 4) -> str:
     """Worst ratio over the rate of the same input among random and adversarial pairs."""
     worst, broken, pairs, starts = [0.0, 0.0], 0, 25_000, 25
     for number in range(inputs):
@@ -246,7 +247,7 @@ def violations(core: Core, grids: Grids, inputs: int = 4) -> str:
             y = rng.normal(size=x.shape)
             y[::2] = np.sign(y[::2])
             random = _ratios(update, jnp.asarray(x), jnp.asarray(x + size[1] * y))
-            geometry = Norm.INFINITY if isinstance(core, InfinityCore) else Norm.TWO
+            geometry = Norm.INFINITY if isinstance(core.config, InfinityConfig) else Norm.TWO
             key = jax.random.key(number)
             found = attack(
                 update, update.norm, shape, key=key, starts=starts, geometry=geometry
@@ -258,20 +259,35 @@ def violations(core: Core, grids: Grids, inputs: int = 4) -> str:
     return f"{worst[0]:.4f}, {worst[1]:.4f}, {broken} of {inputs * (pairs + starts):,}"
 
 
-def report(name: str, core: Core, task: Task, seed: int, seconds: float) -> None:
+def report(name: str, core: GridCore, task: Task, seed: int, seconds: float) -> None:
     """Prints the Markdown row of one trained core."""
     count = sum(x.size for x in jax.tree.leaves(eqx.filter(core, eqx.is_inexact_array)))
-    certificate = certify(core)
-    claim = f"{certificate.level}, {certificate.norm}, {certificate.rate:.4f}"
-    cells = [name, str(seed), str(count), claim]
+    cells = [name, str(seed), str(count), claim(core)]
     for grids in task.tests.values():
         cells.append(", ".join(f"{exact_share(core, grids, d):.3f}" for d in task.depths))
     if task.train.depth is not None:
         tolerance = halting_tolerance(core, task.train)
         cells.append(f"{tolerance:g}")
         cells += [halting(core, grids, tolerance) for grids in task.tests.values()]
-    cells.append(violations(core, next(iter(task.tests.values()))))
+    contracts = certify_or_none(core) is not None and core.declare().mode is Mode.CONTRACTIVE
+    cells.append(violations(core, next(iter(task.tests.values()))) if contracts else "")
     print("| " + " | ".join([*cells, f"{seconds:.0f}"]) + " |", flush=True)
+
+
+def certify_or_none(core: GridCore) -> Certificate | None:
+    """The certificate, or None where it is refused, as in mode free."""
+    try:
+        return certify(core)
+    except UsageError:
+        return None
+
+
+def claim(core: GridCore) -> str:
+    """Level, norm and rate or growth of a difference in one loop."""
+    certificate = certify_or_none(core)
+    if certificate is None:
+        return "none"
+    return f"{certificate.level}, {certificate.norm}, {certificate.rate:.4f}"
 
 
 def header(task: Task) -> None:
@@ -305,16 +321,14 @@ def main() -> None:
     """Trains and reports one core a seed."""
     words = parse()
     gamma = words.gamma or (0.97 if words.task == "flood" else 0.95)
-    factory = CORES[words.core](words.task, gamma)
+    config = CORES[words.core](words.task, gamma)
     for seed in words.seed:
         if words.task == "flood":
             task = flood_task(seed, words.mean, words.largest)
         else:
             task = automaton_task(seed, words.depth)
         began = time.perf_counter()
-        core = train(
-            factory, task, seed=seed, steps=words.steps, batch=words.batch, rate=words.rate
-        )
+        core = train(config, task, seed=seed, steps=words.steps, batch=words.batch, rate=words.rate)
         seconds = time.perf_counter() - began
         if words.out:
             words.out.mkdir(parents=True, exist_ok=True)

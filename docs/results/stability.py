@@ -3,13 +3,13 @@
     python docs/results/stability.py cost        # contractive and free cores on CartPole, Pendulum
     python docs/results/stability.py acrobot     # one-step error, contractive and free
     python docs/results/stability.py violations  # random and adversarial pairs; run `cost` first
-    python docs/results/stability.py paper       # only the retention bounded; run `cost` first
     python docs/results/stability.py rollouts    # imagined steps in the ball; run `cost` first
     python docs/results/stability.py overhead    # learner step with and without capping
     python docs/results/stability.py seconds     # seconds of one certify
 
-The tasks on grids are in docs/results/grids.py. Every command prints Markdown. Raw results stay in
-runs/stability.
+The tasks on grids are in docs/results/grids.py, the published parametrisation in
+docs/results/published.py, attention in docs/results/attention.py. Every command prints Markdown.
+Raw results stay in runs/stability.
 """
 
 import argparse
@@ -219,49 +219,6 @@ def _ratios(update, x, y) -> np.ndarray:
     return np.asarray(_jitted_ratios()(update, x, y))
 
 
-def paper() -> None:
-    """The published parametrisation under the same search, and what its loop then does."""
-    import jax
-    import jax.numpy as jnp
-
-    import loopwm
-    from loopwm.stability import attack
-
-    in_pairs(
-        [(env, "linear", seed) for seed in SEEDS for env in STEPS],
-        lambda job, core: trained(*job, core),
-    )
-    print(
-        "| env | seed | solved_at | linear rate | largest ratio of the whole update | of T loops |"
-    )
-    print("|---|---|---|---|---|---|")
-    for env in STEPS:
-        for seed in SEEDS:
-            run = ROOT / f"{env}-linear-{seed}"
-            rate = loopwm.certify(loopwm.load(run).world_model.core).rate
-            one = several = 0.0
-            for number, update in enumerate(updates_of(run, 10)):
-                with jax.enable_x64(True):
-
-                    def repeated(h, update=update):
-                        return jax.lax.scan(lambda x, _: (update(x), None), h, None, 64)[0]
-
-                    width = len(update.retention)
-                    search = functools.partial(
-                        attack, norm=update.norm, shape=width, key=jax.random.key(number), starts=16
-                    )
-                    one = max(one, search(update, scales=(1.0, 10.0)).ratio)
-                    far = jnp.asarray(np.random.default_rng(number).normal(size=(64, width)))
-                    ends = jax.vmap(repeated)(far), jax.vmap(repeated)(far + 1e-6)
-                    grown = jax.vmap(update.norm)(ends[0] - ends[1]) / (1e-6 * np.sqrt(width))
-                    several = max(several, float(jnp.max(grown)))
-            solved = read(run)[0]["solved_at"]
-            print(
-                f"| {env} | {seed} | {solved} | {rate:.4f} | {one:.3f} | {several:.3g} |",
-                flush=True,
-            )
-
-
 def rollouts() -> None:
     """Imagined steps under random and hostile actions, against the proven ball."""
     import equinox as eqx
@@ -271,36 +228,49 @@ def rollouts() -> None:
     import loopwm
     from loopwm.stability import certify_transition
 
-    print("| model | actions | imagined steps | largest norm | proven radius | outside |")
-    print("|---|---|---|---|---|---|")
+    candidates, ahead, steps, starts = 16, 8, 500, 20
+
+    @eqx.filter_jit
+    def imagine(model, z, keys, hostile):
+        def norms(z, actions):
+            def one(z, u):
+                z = model.transition(z, u).value
+                return z, jnp.linalg.norm(z)
+
+            return jax.lax.scan(one, z, actions)[1]
+
+        def step(z, key):
+            shape = (candidates, ahead, model.core.prelude.linear.in_features - model.latent)
+            drawn = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+            # Half of the sequences are at the corners, half of those hold one action throughout.
+            drawn = drawn.at[::2].set(jnp.sign(drawn[::2]))
+            drawn = drawn.at[::4].set(drawn[::4, :1])
+            sizes = jax.vmap(norms, (None, 0))(z, drawn)
+            best = jnp.argmax(sizes[:, -1])
+            after = model.transition(z, drawn[jnp.where(hostile, best, 0), 0]).value
+            return after, (jnp.max(sizes), jnp.linalg.norm(after))
+
+        return jax.vmap(lambda z, keys: jax.lax.scan(step, z, keys)[1])(z, keys)
+
+    print(
+        "| model | actions | imagined steps | largest norm | largest norm reached after 10 steps | "
+        "proven radius | outside |\n|---|---|---|---|---|---|---|"
+    )
     for env in STEPS:
         for seed in SEEDS:
             model = loopwm.load(ROOT / f"{env}-contractive-{seed}").world_model
-            action = model.core.prelude.linear.in_features - model.latent
             radius = certify_transition(model).radius
-
-            @eqx.filter_jit
-            def imagine(model, z, key, hostile, action=action):
-                def step(z, key):
-                    drawn = jax.random.uniform(key, (16, action), minval=-1.0, maxval=1.0)
-                    after = jax.vmap(lambda u: model.transition(z, u).value)(drawn)
-                    sizes = jnp.linalg.norm(after, axis=1)
-                    z = after[jnp.where(hostile, jnp.argmax(sizes), 0)]
-                    return z, (jnp.max(sizes), jnp.sum(z * z))
-
-                return jax.lax.scan(step, z, jax.random.split(key, 1000))[1]
-
             for hostile in (False, True):
                 key = jax.random.key(seed)
-                starts = 10.0 * jax.random.normal(key, (50, model.latent))
-                starts = jax.vmap(model.bound)(starts)
-                keys = jax.random.split(key, 50)
-                sizes, _ = jax.vmap(imagine, (None, 0, 0, None))(model, starts, keys, hostile)
-                sizes = np.asarray(sizes, np.float64)
+                far = 10.0 * jax.random.normal(key, (starts, model.latent))
+                keys = jax.vmap(lambda k: jax.random.split(k, steps))(jax.random.split(key, starts))
+                found = imagine(model, jax.vmap(model.bound)(far), keys, jnp.asarray(hostile))
+                all_sizes, path = (np.asarray(x, np.float64) for x in found)
+                outside = int(np.sum(~(all_sizes <= radius)) + np.sum(~(path <= radius)))
                 print(
                     f"| {env}, seed {seed} | {'hostile' if hostile else 'random'} | "
-                    f"{16 * sizes.size:,} | {sizes.max():.4f} | {radius:.4f} | "
-                    f"{int(np.sum(~(sizes <= radius)))} |",
+                    f"{starts * steps * (candidates * ahead + 1):,} | {all_sizes.max():.4f} | "
+                    f"{path[:, 10:].max():.4f} | {radius:.4f} | {outside} |",
                     flush=True,
                 )
 
@@ -373,7 +343,7 @@ def seconds() -> None:
 def main() -> None:
     """Runs the named measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
-    known = {f.__name__: f for f in (cost, acrobot, violations, paper, rollouts, overhead, seconds)}
+    known = {f.__name__: f for f in (cost, acrobot, violations, rollouts, overhead, seconds)}
     parser.add_argument("what", choices=known)
     known[parser.parse_args().what]()
 

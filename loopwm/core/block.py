@@ -1,12 +1,14 @@
 """The shared block: what a looped core repeats."""
 
 import abc
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 from jaxtyping import Array, Float
 
 from loopwm.core.iterate import AbstractUpdate
-from loopwm.stability import UpdateDeclaration
+from loopwm.stability import LayerBound, UpdateDeclaration, UpperBound
 
 
 class AbstractBlock(eqx.Module):
@@ -19,3 +21,16 @@ class AbstractBlock(eqx.Module):
     @abc.abstractmethod
     def declare(self) -> UpdateDeclaration:
         """What `certify` needs, for the weights as they are now."""
+
+
+@runtime_checkable
+class _Bounded(Protocol):
+    def lipschitz(self) -> UpperBound: ...
+
+
+def named_bounds(layers: Sequence[_Bounded]) -> tuple[LayerBound, ...]:
+    """Each layer's bound under its place and kind."""
+    return tuple(
+        LayerBound(name=f"layers[{i}] {type(layer).__name__}", bound=layer.lipschitz())
+        for i, layer in enumerate(layers)
+    )

@@ -3,36 +3,42 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from loopwm.core.block import AbstractBlock
-from loopwm.core.contractive import gated
+from loopwm.core.block import AbstractBlock, named_bounds
+from loopwm.core.cells import each_cell
 from loopwm.core.iterate import AbstractUpdate
-from loopwm.nn import ResidualLayer, SoftNorm
-from loopwm.stability import LayerBound, Mode, UpdateDeclaration, norms
+from loopwm.core.retention import Retention, gated
+from loopwm.nn import AbstractResidual, SoftNorm
+from loopwm.stability import Mode, UpdateDeclaration, norms
 
 
 class BoundedUpdate(AbstractUpdate):
     r"""One loop: $h^+ = \bar a \odot h + (1-\bar a) \odot \mathrm{SoftNorm}_R(L(h))$.
 
-    Every entry of $h^+$ is a mean of the same entry of h and a number within ±R.
+    The soft norm is that of each cell's channels, so every entry of $h^+$ is a mean of the same
+    entry of h and a number within ±R.
     """
 
-    layers: tuple[ResidualLayer, ...]
-    injected: tuple[Float[Array, " hidden"], ...]
-    """U_l e + b_l of each layer, shape (hidden,)."""
-    retention: Float[Array, " width"]
-    """ā(e), shape (width,), in (0, 1)."""
+    layers: tuple[AbstractResidual, ...]
+    injected: tuple[Float[Array, "*hidden"], ...]
+    """What each layer needs of e."""
+    retention: Float[Array, "*state"]
+    """ā(e), of the state's shape, in (0, 1)."""
     bound: SoftNorm
 
-    def __call__(self, h: Float[Array, " width"]) -> Float[Array, " width"]:
-        """One loop: h of shape (width,) to h⁺ of shape (width,)."""
+    def start(self) -> Float[Array, "*state"]:
+        """h_0 = 0."""
+        return jnp.zeros_like(self.retention)
+
+    def __call__(self, h: Float[Array, "*state"]) -> Float[Array, "*state"]:
+        """One loop: h to h⁺, both of the state's shape."""
         y = h
         for layer, injected in zip(self.layers, self.injected, strict=True):
             y = layer(y, injected)
-        return self.retention * h + (1.0 - self.retention) * self.bound(y)
+        return self.retention * h + (1.0 - self.retention) * each_cell(self.bound, y)
 
-    def norm(self, x: Float[Array, " width"]) -> Float[Array, ""]:
+    def norm(self, x: Float[Array, "*state"]) -> Float[Array, ""]:
         """‖x‖₂."""
         return norms.two(x)
 
@@ -40,7 +46,7 @@ class BoundedUpdate(AbstractUpdate):
         """Infinite: nothing is certified to contract; `certify` states the growth factor."""
         return jnp.asarray(jnp.inf)
 
-    def rounding(self, h: Float[Array, " width"]) -> Float[Array, ""]:
+    def rounding(self, h: Float[Array, "*state"]) -> Float[Array, ""]:
         """Infinite: without a contraction no error bound rests on it."""
         return jnp.asarray(jnp.inf)
 
@@ -52,37 +58,21 @@ class BoundedBlock(AbstractBlock):
     largest growth of a difference in one loop, in the P-norm.
     """
 
-    layers: tuple[ResidualLayer, ...]
-    retention: eqx.nn.Linear
-    """Logits of ā(e) within its range."""
+    layers: tuple[AbstractResidual, ...]
+    retention: Retention
+    """Logits of ā within its range."""
     bound: SoftNorm
     retention_min: float = eqx.field(static=True)
     """Smallest ā."""
     retention_max: float = eqx.field(static=True)
     """Largest ā."""
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        retention_min: float,
-        retention_max: float,
-        key_retention: PRNGKeyArray,
-        keys: tuple[PRNGKeyArray, ...],
-    ):
-        """Builds the block; see `ContractiveBlock` for the arguments."""
-        hidden = matched_hidden(width)
-        self.layers = tuple(ResidualLayer(width, hidden, width, key=k) for k in keys)
-        self.retention = eqx.nn.Linear(width, width, key=key_retention)
-        self.bound = SoftNorm(float(np.sqrt(width)))
-        self.retention_min, self.retention_max = retention_min, retention_max
-
-    def bind(self, e: Float[Array, " width"]) -> BoundedUpdate:
-        """The inner update for one input e of shape (width,)."""
+    def bind(self, e: Float[Array, "*input"]) -> BoundedUpdate:
+        """The inner update for one input e."""
         return BoundedUpdate(
             layers=self.layers,
             injected=tuple(layer.inject(e) for layer in self.layers),
-            retention=gated(self.retention(e), self.retention_min, self.retention_max),
+            retention=gated(self.retention, e, self.retention_min, self.retention_max),
             bound=self.bound,
         )
 
@@ -92,21 +82,10 @@ class BoundedBlock(AbstractBlock):
         # Each loop rounds a few times; what is kept of it sums to a geometric series in ā.
         margin = 1.0 + 16.0 * float(np.finfo(np.float32).eps) / (1.0 - high)
         return UpdateDeclaration(
-            layers=tuple(
-                LayerBound(name=f"layers[{i}]", bound=layer.lipschitz())
-                for i, layer in enumerate(self.layers)
-            ),
+            layers=named_bounds(self.layers),
             scale=1.0,
             retention_min=float(np.float32(self.retention_min)),
             retention_max=high,
             mode=Mode.BOUNDED,
             radius=self.bound.radius * margin,
         )
-
-
-def matched_hidden(width: int) -> int:
-    """Hidden size at which a residual layer has as many weights as a convex-potential layer.
-
-    Three matrices of width × hidden against two of width × width.
-    """
-    return max(1, round(2 * width / 3))

@@ -13,9 +13,8 @@ from loopwm.errors import UsageError
 def each_cell(
     function: Callable[[Array], Array], x: Float[Array, "*cells inputs"]
 ) -> Float[Array, "*cells outputs"]:
-    """Applies a function of (inputs,) to every cell of x."""
-    flat = jax.vmap(function)(x.reshape(-1, x.shape[-1]))
-    return flat.reshape(*x.shape[:-1], flat.shape[-1])
+    """Applies a function of (inputs,) to every cell of x; to x itself if it is a vector."""
+    return jnp.vectorize(function, signature="(i)->(o)")(x)
 
 
 class CellPrelude(eqx.Module):

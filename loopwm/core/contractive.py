@@ -3,15 +3,15 @@
 import enum
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PyTree
 
-from loopwm.core.block import AbstractBlock
+from loopwm.core.block import AbstractBlock, named_bounds
 from loopwm.core.iterate import AbstractUpdate
-from loopwm.nn import SLL, ConvexPotential, Sandwich
-from loopwm.stability import LayerBound, Norm, UpdateDeclaration, weighted
+from loopwm.core.retention import Retention, gated
+from loopwm.nn import SLL, AbstractInjected, ConvexPotential, Sandwich
+from loopwm.stability import Norm, UpdateDeclaration, norms, weighted
 
 
 class LayerKind(enum.StrEnum):
@@ -25,8 +25,7 @@ class LayerKind(enum.StrEnum):
     """Pᵀφ(Qy + Ue + b), without an identity path."""
 
 
-ContractiveLayer = ConvexPotential | SLL | Sandwich
-LAYERS: dict[LayerKind, type[ContractiveLayer]] = {
+LAYERS: dict[LayerKind, type[ConvexPotential] | type[SLL] | type[Sandwich]] = {
     LayerKind.CONVEX_POTENTIAL: ConvexPotential,
     LayerKind.SLL: SLL,
     LayerKind.SANDWICH: Sandwich,
@@ -36,47 +35,52 @@ LAYERS: dict[LayerKind, type[ContractiveLayer]] = {
 class ContractiveUpdate(AbstractUpdate):
     r"""One loop with its input bound: $h^+ = \bar a \odot h + (1-\bar a) \odot g(h)$.
 
-    $g(h) = \gamma\,(L_n \circ \dots \circ L_1)(h)$ with 1-Lipschitz layers, the input injected
-    into each. Everything that depends on e alone is held here, computed once.
+    $g(h) = \gamma\,(L_n \circ \dots \circ L_1)(h)$ with layers that are 1-Lipschitz in the 2-norm
+    of all entries, the input injected into each. Everything that depends on e alone is held here,
+    computed once. The proof of `loopwm.stability.weighted` takes ā of any cell and channel for
+    that of one coordinate, so the state may have any shape.
     """
 
-    layers: tuple[ContractiveLayer, ...]
-    injected: tuple[Float[Array, " hidden"], ...]
-    """U_l e + b_l of each layer, shape (hidden,)."""
-    retention: Float[Array, " width"]
-    """ā(e), shape (width,), in (0, 1)."""
+    layers: tuple[AbstractInjected, ...]
+    injected: tuple[PyTree, ...]
+    """What each layer needs of e."""
+    retention: Float[Array, "*state"]
+    """ā(e), of the state's shape, in (0, 1)."""
     gamma: float = eqx.field(static=True)
 
-    def __call__(self, h: Float[Array, " width"]) -> Float[Array, " width"]:
-        """One loop: h of shape (width,) to h⁺ of shape (width,)."""
+    def start(self) -> Float[Array, "*state"]:
+        """h_0 = 0."""
+        return jnp.zeros_like(self.retention)
+
+    def __call__(self, h: Float[Array, "*state"]) -> Float[Array, "*state"]:
+        """One loop: h to h⁺, both of the state's shape."""
         y = h
         for layer, injected in zip(self.layers, self.injected, strict=True):
             y = layer(y, injected)
         return self.retention * h + (1.0 - self.retention) * (self.gamma * y)
 
-    def norm(self, x: Float[Array, " width"]) -> Float[Array, ""]:
-        """‖x‖_P for this input's retention."""
-        return weighted.norm(x, weighted.weights(self.retention, self.gamma))
+    def norm(self, x: Float[Array, "*state"]) -> Float[Array, ""]:
+        """‖x‖_P over all entries, for this input's retention."""
+        return weighted.norm(x.ravel(), weighted.weights(self.retention.ravel(), self.gamma))
 
     def rate(self) -> Float[Array, ""]:
         """ρ = max_i ā_i + (1 − ā_i)γ, rounded up."""
-        rate = jnp.max(weighted.channel_rates(self.retention, self.gamma))
+        rate = jnp.max(weighted.channel_rates(self.retention.ravel(), self.gamma))
         return rate * (1.0 + 4.0 * jnp.finfo(rate.dtype).eps)
 
-    def rounding(self, h: Float[Array, " width"]) -> Float[Array, ""]:
-        """η: the layers' rounding (each later layer is 1-Lipschitz, so they add) and the mix.
-
-        A floor covers what the norms lose when squares of tiny entries vanish.
-        """
-        unit = 0.5 * jnp.finfo(h.dtype).eps
+    def rounding(self, h: Float[Array, "*state"]) -> Float[Array, ""]:
+        """η: the layers' rounding (each later layer is 1-Lipschitz, so they add) and the mix."""
+        unit = 0.5 * float(jnp.finfo(h.dtype).eps)
         y, total = h, jnp.zeros((), h.dtype)
         for layer, injected in zip(self.layers, self.injected, strict=True):
             total = total + layer.rounding(y, injected)
             y = layer(y, injected)
-        total = total + 4.0 * unit * (jnp.linalg.norm(h) + jnp.linalg.norm(y) + total)
-        floor = 4.0 * np.sqrt(h.size * float(jnp.finfo(h.dtype).tiny))
-        p = weighted.weights(self.retention, self.gamma)
-        return jnp.sqrt(jnp.max(p)) * (total + floor)
+        # A long sum of squares loses up to its number of terms in roundings, and what is tiny.
+        slack = 1.0 + (h.size + 16) * unit
+        total = total + 4.0 * unit * slack * (norms.two(h) + norms.two(y) + total)
+        floor = 4.0 * float(np.sqrt(h.size * float(jnp.finfo(h.dtype).tiny)))
+        p = weighted.weights(self.retention.ravel(), self.gamma)
+        return slack * jnp.sqrt(jnp.max(p)) * (total + floor)
 
 
 class ContractiveBlock(AbstractBlock):
@@ -85,9 +89,10 @@ class ContractiveBlock(AbstractBlock):
     The certificate is of level `global` in the P-norm (see `loopwm.stability.weighted`).
     """
 
-    layers: tuple[ContractiveLayer, ...]
-    retention: eqx.nn.Linear
-    """Logits of ā(e) within its range."""
+    layers: tuple[AbstractInjected, ...]
+    """Layers with constant 1 in the 2-norm, in the order in which they are applied."""
+    retention: Retention
+    """Logits of ā."""
     gamma: float = eqx.field(static=True)
     """γ, Lipschitz constant of g in h, in (0, 1)."""
     retention_min: float = eqx.field(static=True)
@@ -95,58 +100,22 @@ class ContractiveBlock(AbstractBlock):
     retention_max: float = eqx.field(static=True)
     """Largest ā."""
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        layer: LayerKind,
-        gamma: float,
-        retention_min: float,
-        retention_max: float,
-        key_retention: PRNGKeyArray,
-        keys: tuple[PRNGKeyArray, ...],
-    ):
-        """Builds the block.
-
-        Args:
-            width: size of h and of e.
-            layer: which layers.
-            gamma: γ.
-            retention_min: smallest ā.
-            retention_max: largest ā.
-            key_retention: PRNG key of the retention.
-            keys: PRNG keys of the layers, one each.
-        """
-        self.layers = tuple(LAYERS[layer](width, width, width, key=k) for k in keys)
-        self.retention = eqx.nn.Linear(width, width, key=key_retention)
-        self.gamma = gamma
-        self.retention_min, self.retention_max = retention_min, retention_max
-
-    def bind(self, e: Float[Array, " width"]) -> ContractiveUpdate:
-        """The inner update for one input e of shape (width,)."""
+    def bind(self, e: Float[Array, "*input"]) -> ContractiveUpdate:
+        """The inner update for one input e."""
         return ContractiveUpdate(
             layers=self.layers,
             injected=tuple(layer.inject(e) for layer in self.layers),
-            retention=gated(self.retention(e), self.retention_min, self.retention_max),
+            retention=gated(self.retention, e, self.retention_min, self.retention_max),
             gamma=self.gamma,
         )
 
     def declare(self) -> UpdateDeclaration:
         """Each layer's bound, γ, and the range of the retention."""
         return UpdateDeclaration(
-            layers=tuple(
-                LayerBound(name=f"layers[{i}]", bound=layer.lipschitz())
-                for i, layer in enumerate(self.layers)
-            ),
+            layers=named_bounds(self.layers),
             # The float32 numbers that the loop computes with, not the decimals they came from.
             scale=float(np.float32(self.gamma)),
             retention_min=float(np.float32(self.retention_min)),
             retention_max=float(np.float32(self.retention_max)),
             norm=Norm.P,
         )
-
-
-def gated(logits: Float[Array, "*state"], low: float, high: float) -> Float[Array, "*state"]:
-    """Retention in [low, high] from logits of any shape."""
-    retention = low + (high - low) * jax.nn.sigmoid(logits)
-    return jnp.clip(retention, low, high)  # rounding may step over an end

@@ -1,7 +1,7 @@
-"""A looped core for grids and tokens that contracts in the ∞-norm."""
+"""The blocks of cores for grids and tokens that contract in the ∞-norm."""
 
 import dataclasses
-from typing import Literal
+import enum
 
 import equinox as eqx
 import jax
@@ -9,65 +9,72 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from loopwm.core.cells import CellPrelude, CellReadout, each_cell
-from loopwm.core.depth import AbstractDepthRule
-from loopwm.core.iterate import AbstractUpdate, iterate
-from loopwm.core.solution import Solution
+from loopwm.core.block import AbstractBlock, named_bounds
+from loopwm.core.cells import each_cell
+from loopwm.core.grid import GridConfig
+from loopwm.core.iterate import AbstractUpdate
+from loopwm.core.retention import check_gamma
 from loopwm.errors import UsageError
+from loopwm.nn.attention import RowStochasticAttention
 from loopwm.nn.infinity import (
     AbstractInfinityLayer,
     Beside,
     L1CappedMix,
     MaxMin,
     NeighbourExtremum,
-    RowStochasticMix,
 )
-from loopwm.stability import LayerBound, Norm, UpdateDeclaration, norms
+from loopwm.stability import Norm, UpdateDeclaration, norms
+
+
+class Meeting(enum.StrEnum):
+    """How the cells of a grid meet."""
+
+    NEIGHBOURS = "neighbours"
+    """The maximum over a cell and its grid neighbours."""
+    ATTENTION = "attention"
+    """Averages over all cells, with weights from the input alone."""
 
 
 @dataclasses.dataclass(frozen=True)
-class InfinityCoreConfig:
+class InfinityConfig(GridConfig):
     """Size, mixing and contraction of a core in the ∞-norm."""
 
     channels: int = 12
     """Channels of the loop state at every cell, an even number."""
-    inputs: int = 8
-    """Channels of the input e at every cell."""
     mixes: int = 2
     """Channel mixes in the shared block, each followed by MaxMin."""
     gamma: float = 0.95
     """γ, Lipschitz constant of the update, in (0, 1)."""
-    mixing: Literal["neighbours", "attention"] = "neighbours"
+    meeting: Meeting = Meeting.NEIGHBOURS
     """How cells meet: the maximum over grid neighbours, or attention whose logits come from the
     input alone."""
-    dimensions: int = 2
-    """Axes of the grid: 2 for a plane, 1 for a ring, a line or a row of tokens."""
-    periodic: bool = False
-    """Whether opposite edges of the grid meet."""
-    window: int = 1
-    """Cells of the prelude's kernel along each axis, odd; 1 looks at each cell alone."""
     heads: int = 1
     """Heads of the attention; `channels` has to be a multiple of it."""
-    readout: int = 16
-    """Hidden width of the read-out at every cell."""
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
-        sizes = (self.channels, self.inputs, self.mixes, self.dimensions, self.heads, self.readout)
-        if min(sizes) < 1 or self.channels % 2 or self.channels % self.heads:
+        self.check_sizes("mixes", "heads")
+        if self.channels % 2 or self.channels % self.heads:
             raise UsageError(
-                f"The sizes (channels, inputs, mixes, dimensions, heads, readout) are {sizes}; "
-                "give at least 1 of each, and an even number of channels, a multiple of heads."
+                f"channels is {self.channels} and heads {self.heads}; give an even number of "
+                "channels, a multiple of heads."
             )
-        if self.window < 1 or self.window % 2 == 0:
-            raise UsageError(f"window is {self.window}; give an odd number of cells.")
-        if self.mixing not in ("neighbours", "attention"):
-            raise UsageError(f"mixing is {self.mixing!r}; use 'neighbours' or 'attention'.")
-        # As a float32 number, in which the loop runs: 1 − 1e-9 is 1 there.
-        if not 0.0 < np.float32(self.gamma) < 1.0:
-            raise UsageError(
-                f"gamma is {self.gamma}; give a value between 0 and 1, as a contraction needs."
-            )
+        check_gamma("gamma", self.gamma)
+
+    def build_block(self, *, key: PRNGKeyArray) -> "InfinityBlock":
+        """The shared block, freshly initialised."""
+        key_meet, key_target, *keys = jax.random.split(key, 2 + self.mixes)
+        channels, wide = self.channels, self.inputs
+        if self.meeting is Meeting.NEIGHBOURS:
+            meet = NeighbourExtremum("maximum", self.periodic)
+        else:
+            meet = RowStochasticAttention(channels, wide, heads=self.heads, key=key_meet)
+        layers: list[AbstractInfinityLayer] = [Beside(meet)]
+        for number, key_mix in enumerate(keys):
+            width = 2 * channels if number == 0 else channels
+            layers += [L1CappedMix(width, channels, wide, key=key_mix), MaxMin()]
+        target = eqx.nn.Linear(wide, channels, key=key_target)
+        return InfinityBlock(tuple(layers), target, self.gamma)
 
 
 class InfinityUpdate(AbstractUpdate):
@@ -83,6 +90,10 @@ class InfinityUpdate(AbstractUpdate):
     target: Float[Array, "*cells channels"]
     """v(e): the fixed point that the state would have without φ."""
     gamma: float = eqx.field(static=True)
+
+    def start(self) -> Float[Array, "*state"]:
+        """h_0 = v(e)."""
+        return self.target
 
     def __call__(self, h: Float[Array, "*state"]) -> Float[Array, "*state"]:
         """One loop: h to h⁺, both of shape (*cells, channels)."""
@@ -113,12 +124,10 @@ class InfinityUpdate(AbstractUpdate):
         return total + 4.0 * unit * size + 4.0 * float(jnp.finfo(h.dtype).tiny)
 
 
-class InfinityCore(eqx.Module):
-    r"""Answers a question about every cell of a grid by repeating one shared block.
+class InfinityBlock(AbstractBlock):
+    r"""Cells meet, channels mix, and every cell is drawn to a target of its own.
 
-    $$e = \mathrm{Prelude}(x), \quad h_0 = v(e), \quad
-    h_{t+1} = \gamma\,\varphi(h_t, e) + (1-\gamma)\,v(e), \quad
-    y = \mathrm{ReadOut}(h_T, e).$$
+    $$h_0 = v(e), \quad h_{t+1} = \gamma\,\varphi(h_t, e) + (1-\gamma)\,v(e).$$
 
     φ lets cells meet (the state beside its neighbour maximum, or beside its average over cells
     with weights from e), then mixes channels within each cell under gates from e. None of its
@@ -126,45 +135,12 @@ class InfinityCore(eqx.Module):
     a signal may pass from cell to cell at nearly full strength.
     """
 
-    prelude: CellPrelude
     layers: tuple[AbstractInfinityLayer, ...]
+    """φ, in the order in which the layers are applied."""
     target: eqx.nn.Linear
-    readout: CellReadout
-    config: InfinityCoreConfig = eqx.field(static=True)
-
-    def __init__(self, inputs: int, outputs: int, config: InfinityCoreConfig, *, key: PRNGKeyArray):
-        """Builds the core.
-
-        Args:
-            inputs: channels of the input grid.
-            outputs: channels of the answer.
-            config: sizes, mixing and contraction.
-            key: PRNG key.
-        """
-        key_prelude, key_meet, key_target, key_readout, *keys = jax.random.split(
-            key, 4 + config.mixes
-        )
-        channels, wide = config.channels, config.inputs
-        self.prelude = CellPrelude(
-            inputs,
-            wide,
-            dimensions=config.dimensions,
-            window=config.window,
-            periodic=config.periodic,
-            key=key_prelude,
-        )
-        if config.mixing == "neighbours":
-            meet = NeighbourExtremum("maximum", config.periodic)
-        else:
-            meet = RowStochasticMix(wide, heads=config.heads, key=key_meet)
-        layers: list[AbstractInfinityLayer] = [Beside(meet)]
-        for number, key_mix in enumerate(keys):
-            width = 2 * channels if number == 0 else channels
-            layers += [L1CappedMix(width, channels, wide, key=key_mix), MaxMin()]
-        self.layers = tuple(layers)
-        self.target = eqx.nn.Linear(wide, channels, key=key_target)
-        self.readout = CellReadout(channels + wide, config.readout, outputs, key=key_readout)
-        self.config = config
+    """v, applied at every cell."""
+    gamma: float = eqx.field(static=True)
+    """γ, in (0, 1)."""
 
     def bind(self, e: Float[Array, "*cells inputs"]) -> InfinityUpdate:
         """The inner update for one input e of shape (*cells, inputs)."""
@@ -172,41 +148,15 @@ class InfinityCore(eqx.Module):
             layers=self.layers,
             injected=tuple(layer.inject(e) for layer in self.layers),
             target=each_cell(self.target, e),
-            gamma=self.config.gamma,
-        )
-
-    def __call__(
-        self, grid: Float[Array, "*cells inputs"], rule: AbstractDepthRule
-    ) -> Solution[Float[Array, "*cells outputs"]]:
-        """The answer at every cell.
-
-        Args:
-            grid: input of shape (*cells, inputs), with `config.dimensions` axes of cells, each of
-                any length.
-            rule: how many loops.
-
-        Returns:
-            The read-out of shape (*cells, outputs), with the loop's statistics.
-
-        Raises:
-            UsageError: the grid has another number of axes or channels.
-        """
-        e = self.prelude(grid)
-        update = self.bind(e)
-        solution = iterate(update, update.target, rule)
-        return Solution(
-            value=self.readout(solution.value, e), result=solution.result, stats=solution.stats
+            gamma=self.gamma,
         )
 
     def declare(self) -> UpdateDeclaration:
-        """What `certify` needs: each layer's bound in the ∞-norm, and γ."""
+        """Each layer's bound in the ∞-norm, and γ."""
         return UpdateDeclaration(
-            layers=tuple(
-                LayerBound(name=f"layers[{i}] {type(layer).__name__}", bound=layer.lipschitz())
-                for i, layer in enumerate(self.layers)
-            ),
+            layers=named_bounds(self.layers),
             # The float32 number that the loop computes with, not the decimal it came from.
-            scale=float(np.float32(self.config.gamma)),
+            scale=float(np.float32(self.gamma)),
             retention_min=0.0,
             retention_max=0.0,
             norm=Norm.INFINITY,

@@ -19,6 +19,10 @@ class AbstractUpdate(eqx.Module):
         """One loop: h to h⁺, arrays of the state's shape."""
 
     @abc.abstractmethod
+    def start(self) -> Float[Array, "*state"]:
+        """h_0, the state before the first loop."""
+
+    @abc.abstractmethod
     def norm(self, x: Float[Array, "*state"]) -> Float[Array, ""]:
         """The norm in which the update contracts, of an array of the state's shape."""
 

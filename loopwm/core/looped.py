@@ -10,13 +10,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core.block import AbstractBlock
 from loopwm.core.bounded import BoundedBlock
-from loopwm.core.contractive import ContractiveBlock, LayerKind
+from loopwm.core.contractive import LAYERS, ContractiveBlock, LayerKind
 from loopwm.core.depth import AbstractDepthRule
 from loopwm.core.iterate import AbstractUpdate, iterate
+from loopwm.core.retention import check_gamma, check_retention
 from loopwm.core.solution import Solution
 from loopwm.core.uncertified import FreeBlock, LinearBlock
 from loopwm.errors import UsageError
-from loopwm.nn import SoftNorm
+from loopwm.nn import ResidualLayer, SoftNorm
 from loopwm.stability import Mode, UpdateDeclaration
 
 
@@ -46,17 +47,10 @@ class CoreConfig:
                 f"model.core.width is {self.width} and layers {self.layers}; both need to be at "
                 "least 1."
             )
-        # As float32 numbers, in which the loop runs: 1 − 1e-9 is 1 there.
-        gamma, low, high = map(np.float32, (self.gamma, self.retention_min, self.retention_max))
-        if not 0.0 < gamma < 1.0:
-            raise UsageError(
-                f"model.core.gamma is {self.gamma}; a contraction needs a value between 0 and 1."
-            )
-        if not 0.0 < low < high < 1.0:
-            raise UsageError(
-                f"model.core.retention_min and retention_max are {self.retention_min} and "
-                f"{self.retention_max}; give 0 < retention_min < retention_max < 1."
-            )
+        check_gamma("model.core.gamma", self.gamma)
+        check_retention(
+            "model.core.retention_min and retention_max", self.retention_min, self.retention_max
+        )
 
 
 class Prelude(eqx.Module):
@@ -90,19 +84,25 @@ def build_block(
     Returns:
         The block, freshly initialised.
     """
-    given = {"key_retention": key_retention, "keys": keys}
+    width = config.width
     limits = {"retention_min": config.retention_min, "retention_max": config.retention_max}
-    match config.mode:
-        case Mode.CONTRACTIVE:
-            return ContractiveBlock(
-                config.width, layer=config.layer, gamma=config.gamma, **limits, **given
-            )
-        case Mode.BOUNDED:
-            return BoundedBlock(config.width, **limits, **given)
-        case Mode.LINEAR:
-            return LinearBlock(config.width, **given)
-        case Mode.FREE:
-            return FreeBlock(config.width, **given)
+    if config.mode is Mode.CONTRACTIVE:
+        return ContractiveBlock(
+            layers=tuple(LAYERS[config.layer](width, width, width, key=k) for k in keys),
+            retention=eqx.nn.Linear(width, width, key=key_retention),
+            gamma=config.gamma,
+            **limits,
+        )
+    # Three matrices of width × hidden, where a convex-potential layer has two of width × width.
+    hidden = max(1, round(2 * width / 3))
+    layers = tuple(ResidualLayer(width, hidden, width, key=k) for k in keys)
+    if config.mode is Mode.LINEAR:
+        drive = eqx.nn.Linear(width, width, use_bias=False, key=key_retention)
+        return LinearBlock(layers, jnp.zeros(width), jnp.zeros(width), drive)
+    retention = eqx.nn.Linear(width, width, key=key_retention)
+    if config.mode is Mode.BOUNDED:
+        return BoundedBlock(layers, retention, SoftNorm(float(np.sqrt(width))), **limits)
+    return FreeBlock(layers, retention)
 
 
 class LoopedCore(eqx.Module):
@@ -160,7 +160,8 @@ class LoopedCore(eqx.Module):
             Δz of shape (latent,), with the loop's statistics.
         """
         e = self.prelude(z, u)
-        solution = iterate(self.bind(e), jnp.zeros(self.config.width), rule)
+        update = self.bind(e)
+        solution = iterate(update, update.start(), rule)
         change = self.coda(jnp.concatenate([solution.value, e]))
         return Solution(value=change, result=solution.result, stats=solution.stats)
 

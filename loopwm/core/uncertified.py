@@ -1,15 +1,15 @@
 """The blocks of modes `linear` and `free`: controls whose whole update is not certified."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from loopwm.core.block import AbstractBlock
-from loopwm.core.bounded import matched_hidden
+from loopwm.core.cells import each_cell
 from loopwm.core.iterate import AbstractUpdate
-from loopwm.nn import ResidualLayer, rms_normalised
+from loopwm.core.retention import Retention, gated
+from loopwm.nn import AbstractResidual, rms_normalised
 from loopwm.stability import Mode, UpdateDeclaration, norms
 
 
@@ -20,24 +20,28 @@ class UncertifiedUpdate(AbstractUpdate):
     origin has no bound that would be of use.
     """
 
-    layers: tuple[ResidualLayer, ...]
-    injected: tuple[Float[Array, " hidden"], ...]
-    """U_l e + b_l of each layer, shape (hidden,)."""
-    retention: Float[Array, " width"]
-    """ā, shape (width,), in (0, 1)."""
-    drive: Float[Array, " width"]
-    """b: the input's own term, shape (width,)."""
-    share: Float[Array, " width"]
-    """s: what R is multiplied with, shape (width,)."""
+    layers: tuple[AbstractResidual, ...]
+    injected: tuple[Float[Array, "*hidden"], ...]
+    """What each layer needs of e."""
+    retention: Float[Array, "*state"]
+    """ā, of the state's shape, in (0, 1)."""
+    drive: Float[Array, "*state"]
+    """b: the input's own term, of the state's shape."""
+    share: Float[Array, "*state"]
+    """s: what R is multiplied with, of the state's shape."""
 
-    def __call__(self, h: Float[Array, " width"]) -> Float[Array, " width"]:
-        """One loop: h of shape (width,) to h⁺ of shape (width,)."""
+    def start(self) -> Float[Array, "*state"]:
+        """h_0 = 0."""
+        return jnp.zeros_like(self.retention)
+
+    def __call__(self, h: Float[Array, "*state"]) -> Float[Array, "*state"]:
+        """One loop: h to h⁺, both of the state's shape."""
         y = h
         for layer, injected in zip(self.layers, self.injected, strict=True):
             y = y + layer.branch(rms_normalised(y), injected)
         return self.retention * h + (1.0 - self.retention) * self.drive + self.share * (y - h)
 
-    def norm(self, x: Float[Array, " width"]) -> Float[Array, ""]:
+    def norm(self, x: Float[Array, "*state"]) -> Float[Array, ""]:
         """‖x‖₂."""
         return norms.two(x)
 
@@ -45,7 +49,7 @@ class UncertifiedUpdate(AbstractUpdate):
         """Infinite: nothing is certified."""
         return jnp.asarray(jnp.inf)
 
-    def rounding(self, h: Float[Array, " width"]) -> Float[Array, ""]:
+    def rounding(self, h: Float[Array, "*state"]) -> Float[Array, ""]:
         """Infinite: without a contraction no error bound rests on it."""
         return jnp.asarray(jnp.inf)
 
@@ -62,35 +66,27 @@ class LinearBlock(AbstractBlock):
     Source: LoopWM (arXiv 2606.18208), the looped block and its zero-order hold.
     """
 
-    layers: tuple[ResidualLayer, ...]
+    layers: tuple[AbstractResidual, ...]
     log_decay: Float[Array, " width"]
     """a, shape (width,)."""
     log_step: Float[Array, " width"]
     """Logarithm of Δ, shape (width,)."""
     drive: eqx.nn.Linear
-    """B."""
-
-    def __init__(self, width: int, *, key_retention: PRNGKeyArray, keys: tuple[PRNGKeyArray, ...]):
-        """Starts with retentions of about 0.37; see `ContractiveBlock` for the arguments."""
-        hidden = matched_hidden(width)
-        self.layers = tuple(ResidualLayer(width, hidden, width, key=k) for k in keys)
-        self.log_decay = jnp.zeros(width)
-        self.log_step = jnp.zeros(width)
-        self.drive = eqx.nn.Linear(width, width, use_bias=False, key=key_retention)
+    """B, applied at every cell."""
 
     def retention(self) -> Float[Array, " width"]:
-        """Ā = exp(−Δ exp(a)), shape (width,)."""
+        """Ā = exp(−Δ exp(a)), shape (width,); about 0.37 at a = log Δ = 0."""
         return jnp.exp(-jnp.exp(self.log_step + self.log_decay))
 
-    def bind(self, e: Float[Array, " width"]) -> UncertifiedUpdate:
-        """The inner update for one input e of shape (width,)."""
-        retention = self.retention()
+    def bind(self, e: Float[Array, "*input"]) -> UncertifiedUpdate:
+        """The inner update for one input e."""
+        drive = each_cell(self.drive, e)
         return UncertifiedUpdate(
             layers=self.layers,
             injected=tuple(layer.inject(e) for layer in self.layers),
-            retention=retention,
-            drive=self.drive(e),
-            share=jnp.ones_like(retention),
+            retention=jnp.broadcast_to(self.retention(), drive.shape),
+            drive=drive,
+            share=jnp.ones_like(drive),
         )
 
     def declare(self) -> UpdateDeclaration:
@@ -108,22 +104,16 @@ class LinearBlock(AbstractBlock):
 class FreeBlock(AbstractBlock):
     r"""A conventional gated looped block: $h^+ = h + (1-\bar a(e)) \odot R(h, e)$, nothing capped.
 
-    As many weights as `ContractiveBlock`: a control of what the guarantee costs.
+    A control of what the guarantee costs.
     """
 
-    layers: tuple[ResidualLayer, ...]
-    retention: eqx.nn.Linear
-    """Logits of ā(e) in (0, 1)."""
+    layers: tuple[AbstractResidual, ...]
+    retention: Retention
+    """Logits of ā in (0, 1)."""
 
-    def __init__(self, width: int, *, key_retention: PRNGKeyArray, keys: tuple[PRNGKeyArray, ...]):
-        """Builds the block; see `ContractiveBlock` for the arguments."""
-        hidden = matched_hidden(width)
-        self.layers = tuple(ResidualLayer(width, hidden, width, key=k) for k in keys)
-        self.retention = eqx.nn.Linear(width, width, key=key_retention)
-
-    def bind(self, e: Float[Array, " width"]) -> UncertifiedUpdate:
-        """The inner update for one input e of shape (width,)."""
-        retention = jax.nn.sigmoid(self.retention(e))
+    def bind(self, e: Float[Array, "*input"]) -> UncertifiedUpdate:
+        """The inner update for one input e."""
+        retention = gated(self.retention, e, 0.0, 1.0)
         return UncertifiedUpdate(
             layers=self.layers,
             injected=tuple(layer.inject(e) for layer in self.layers),

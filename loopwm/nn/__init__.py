@@ -5,12 +5,13 @@ from loopwm.nn.attention import RowStochasticAttention as RowStochasticAttention
 from loopwm.nn.convolution import CappedConvolution as CappedConvolution
 from loopwm.nn.convolution import ConvConvexPotential as ConvConvexPotential
 from loopwm.nn.convolution import ConvolutionCap as ConvolutionCap
+from loopwm.nn.convolution import ConvResidualLayer as ConvResidualLayer
 from loopwm.nn.infinity import AbstractInfinityLayer as AbstractInfinityLayer
 from loopwm.nn.infinity import L1Cap as L1Cap
 from loopwm.nn.infinity import L1CappedMix as L1CappedMix
 from loopwm.nn.infinity import MaxMin as MaxMin
 from loopwm.nn.infinity import NeighbourExtremum as NeighbourExtremum
-from loopwm.nn.infinity import RowStochasticMix as RowStochasticMix
+from loopwm.nn.lipschitz import AbstractInjected as AbstractInjected
 from loopwm.nn.lipschitz import AbstractLipschitz as AbstractLipschitz
 from loopwm.nn.lipschitz import CappedLinear as CappedLinear
 from loopwm.nn.lipschitz import ConvexPotential as ConvexPotential
@@ -22,6 +23,7 @@ from loopwm.nn.parametrization import array_of as array_of
 from loopwm.nn.parametrization import numbers_of as numbers_of
 from loopwm.nn.parametrization import resolve as resolve
 from loopwm.nn.parametrization import spectral_norm_of as spectral_norm_of
+from loopwm.nn.residual import AbstractResidual as AbstractResidual
 from loopwm.nn.residual import ResidualLayer as ResidualLayer
 from loopwm.nn.residual import rms_normalised as rms_normalised
 from loopwm.nn.sandwich import Sandwich as Sandwich

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from loopwm.errors import UsageError
 from loopwm.nn import mixing
+from loopwm.nn.infinity import AbstractInfinityLayer
 from loopwm.nn.parametrization import AbstractParametrization, array_of, numbers_of
 from loopwm.nn.self_attention import SelfAttention as SelfAttention
 from loopwm.nn.self_attention import SelfInput as SelfInput
@@ -228,7 +229,7 @@ class CrossAttention(mixing.AbstractAttention):
         return mixing.softmax(mixing.temperature(query.shape[1]) * logits, injected.offset)
 
 
-class RowStochasticAttention(mixing.AbstractAttention):
+class RowStochasticAttention(mixing.AbstractAttention, AbstractInfinityLayer):
     r"""Attention whose logits come from the input alone: every entry becomes an average.
 
     The channels of h are shared out among the heads; in the channels of head a
@@ -241,6 +242,8 @@ class RowStochasticAttention(mixing.AbstractAttention):
     head the same holds for the 2-norm of the tokens (`Norm.TOKENS`); several heads may copy the
     largest parts of different tokens into one, which makes √heads there. In the 2-norm of all
     entries there is no such bound: all tokens may copy the same one.
+
+    The cells of a grid are tokens in row-major order: states and inputs may have any leading axes.
     """
 
     query: Float[Array, "heads head_width inputs"]
@@ -270,44 +273,50 @@ class RowStochasticAttention(mixing.AbstractAttention):
 
     def inject(
         self,
-        e: Float[Array, "tokens inputs"],
+        e: Float[Array, "*cells inputs"],
         mask: Bool[Array, "tokens tokens"] | None = None,
         bias: Float[Array, "heads tokens tokens"] | None = None,
     ) -> Float[Array, "heads tokens tokens"]:
         """The weights p: constant inside the loop, so computed once.
 
         Args:
-            e: the input, shape (tokens, inputs).
+            e: the input, shape (*cells, inputs).
             mask: True where a token may look at another, shape (tokens, tokens).
             bias: c, logits to be added, shape (heads, tokens, tokens).
 
         Returns:
             Shape (heads, tokens, tokens).
         """
-        queries = jnp.einsum("adi,ni->and", self.query, e)
-        keys = jnp.einsum("adi,mi->amd", self.key, e)
+        tokens = e.reshape(-1, e.shape[-1])
+        queries = jnp.einsum("adi,ni->and", self.query, tokens)
+        keys = jnp.einsum("adi,mi->amd", self.key, tokens)
         logits = mixing.temperature(self.query.shape[1]) * jnp.einsum("and,amd->anm", queries, keys)
         # Less than 1 by the rounding of the softmax, so that no row sums to more.
-        margin = 2.0 * dot_rounding(len(e) + 8, e.dtype)
+        margin = 2.0 * dot_rounding(len(tokens) + 8, e.dtype)
         return mixing.softmax(logits, mixing.offset(mask, bias)) * (1.0 - margin)
 
     def __call__(
-        self, h: Float[Array, "tokens width"], injected: Float[Array, "heads tokens tokens"]
-    ) -> Float[Array, "tokens width"]:
+        self, h: Float[Array, "*cells width"], injected: Float[Array, "heads tokens tokens"]
+    ) -> Float[Array, "*cells width"]:
         """Averages h over tokens.
 
         Args:
-            h: the state, shape (tokens, width).
+            h: the state, shape (*cells, width).
             injected: the weights from `inject`, shape (heads, tokens, tokens).
 
         Returns:
-            The new tokens, shape (tokens, width).
+            The new tokens, shape (*cells, width).
+
+        Raises:
+            UsageError: the heads do not divide the width of h.
         """
-        channels = h.reshape(len(h), injected.shape[0], -1)
+        heads, tokens, _ = injected.shape
+        mixing.head_width(h.shape[-1], heads, None)
+        channels = h.reshape(tokens, heads, -1)
         return mixing.einsum("anm,mac->nac", injected, channels).reshape(h.shape)
 
     def attention_weights(
-        self, h: Float[Array, "tokens width"], injected: Float[Array, "heads tokens tokens"]
+        self, h: Float[Array, "*cells width"], injected: Float[Array, "heads tokens tokens"]
     ) -> Float[Array, "heads tokens tokens"]:
         """p, the same for every h, shape (heads, tokens, tokens)."""
         return injected
@@ -317,11 +326,12 @@ class RowStochasticAttention(mixing.AbstractAttention):
         return jnp.ones((), injected.dtype)
 
     def rounding(
-        self, h: Float[Array, "tokens width"], injected: Float[Array, "heads tokens tokens"]
+        self, h: Float[Array, "*cells width"], injected: Float[Array, "heads tokens tokens"]
     ) -> Float[Array, ""]:
         """Upper bound of the rounding error of one call in the ∞-norm."""
-        lost = len(h) * float(jnp.finfo(h.dtype).tiny)
-        return 1.01 * dot_rounding(len(h) + 1, h.dtype) * jnp.max(jnp.abs(h)) + lost
+        tokens = injected.shape[-1]
+        lost = tokens * float(jnp.finfo(h.dtype).tiny)
+        return 1.01 * dot_rounding(tokens + 1, h.dtype) * jnp.max(jnp.abs(h)) + lost
 
     def lipschitz(self, norm: Norm = Norm.INFINITY) -> UpperBound:
         """1 in the ∞-norm, √heads in the norm of the worst token.

@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.errors import UsageError
-from loopwm.nn.lipschitz import AbstractLipschitz
+from loopwm.nn.lipschitz import AbstractInjected, AbstractLipschitz
 from loopwm.nn.parametrization import AbstractParametrization, array_of
+from loopwm.nn.residual import AbstractResidual
+from loopwm.stability import chain, exact_norm, residual
 from loopwm.stability.bounds import UpperBound
 from loopwm.stability.convolution import (
     Grid,
@@ -104,7 +106,7 @@ class CappedConvolution(AbstractLipschitz):
         return convolution_norm(np.asarray(array_of(self.weight)), self.grid, self.padding)
 
 
-class ConvConvexPotential(AbstractLipschitz):
+class ConvConvexPotential(AbstractInjected):
     r"""Residual convolutional layer with constant 1 and input injection.
 
     $$y^+ = y - S^\top * \varphi(S * y + U * e + b), \qquad \|S *\|_2 \le \sqrt 2,$$
@@ -230,6 +232,73 @@ class ConvConvexPotential(AbstractLipschitz):
         """max(1, ‖S *‖₂² − 1) on the layer's grid, or on every grid."""
         norm = convolution_norm(np.asarray(array_of(self.weight)), self.grid, self.padding)
         return UpperBound(max(1.0, float(norm) ** 2 * (1.0 + 1e-15) - 1.0))
+
+
+class ConvResidualLayer(AbstractResidual):
+    r"""Residual convolution with input injection: $y^+ = y + V \varphi(W * y + U * e + b)$.
+
+    φ = ReLU and V mixes the channels of a cell. Its constant in the 2-norm over all cells and
+    channels, on every grid, is $1 + \|V\|_2 \|W *\|_2$ at most, which training is free to raise.
+    """
+
+    weight: Float[Array, "hidden channels *window"]
+    r"""W, shape (hidden, channels, \*window)."""
+    readout: Float[Array, "channels hidden"]
+    """V, shape (channels, hidden)."""
+    injection: Float[Array, "hidden inputs *window"]
+    r"""U, shape (hidden, inputs, \*window)."""
+    bias: Float[Array, " hidden"]
+    """b, shape (hidden,)."""
+    padding: Padding = eqx.field(static=True)
+    """What is read beyond the edge of the grid."""
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        inputs: int,
+        window: Grid,
+        *,
+        padding: Padding = Padding.ZEROS,
+        key: PRNGKeyArray,
+    ):
+        """Starts from Gaussian weights of variance 1/inputs of each kernel, b at zero.
+
+        Args:
+            channels: channels of y.
+            hidden: channels of W * y.
+            inputs: channels of e.
+            window: size of both kernels along each axis of the grid.
+            padding: what is read beyond the edge of the grid.
+            key: PRNG key.
+
+        Raises:
+            UsageError: a size is not positive.
+        """
+        key_weight, key_readout, key_injection = jax.random.split(key, 3)
+        self.weight = _gaussian(channels, hidden, window, None, key_weight)
+        self.readout = jax.random.normal(key_readout, (channels, hidden)) / np.sqrt(hidden)
+        self.injection = _gaussian(inputs, hidden, window, None, key_injection)
+        self.bias = jnp.zeros(hidden)
+        self.padding = padding
+
+    def inject(self, e: Float[Array, "*grid inputs"]) -> Float[Array, "*grid hidden"]:
+        r"""U * e + b, shape (\*grid, hidden): constant inside the loop, so computed once."""
+        _check_grid(e, self.injection, None)
+        return _convolve(e, self.injection, self.padding) + _spread(self.bias, e)
+
+    def branch(
+        self, y: Float[Array, "*grid channels"], injected: Float[Array, "*grid hidden"]
+    ) -> Float[Array, "*grid channels"]:
+        r"""V φ(W * y + U * e + b), shape (\*grid, channels)."""
+        _check_grid(y, self.weight, None)
+        hidden = jax.nn.relu(_convolve(y, self.weight, self.padding) + injected)
+        return jnp.matmul(hidden, self.readout.T, precision=jax.lax.Precision.HIGHEST)
+
+    def lipschitz(self) -> UpperBound:
+        """1 + ‖V‖₂‖W *‖₂, on every grid."""
+        norm = convolution_norm(np.asarray(self.weight), None, self.padding)
+        return residual(chain(norm, exact_norm(np.asarray(self.readout))))
 
 
 def _convolve(

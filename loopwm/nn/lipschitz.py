@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from loopwm.nn.parametrization import (
     AbstractParametrization,
@@ -28,6 +28,25 @@ class AbstractLipschitz(eqx.Module):
     @abc.abstractmethod
     def lipschitz(self) -> UpperBound:
         """An upper bound of the constant for the weights as they are, from float64 SVD."""
+
+
+class AbstractInjected(AbstractLipschitz):
+    """A layer y⁺ = f(y, e) of a looped block: constant in y at most `lipschitz` for every e.
+
+    States are of any shape that the layer knows: (width,), (*cells, channels) or (tokens, width).
+    """
+
+    @abc.abstractmethod
+    def inject(self, e: Float[Array, "*input"]) -> PyTree:
+        """What the layer needs of the input e: constant inside the loop, so computed once."""
+
+    @abc.abstractmethod
+    def __call__(self, y: Float[Array, "*state"], injected: PyTree) -> Float[Array, "*state"]:
+        """One layer: y and the result of `inject` to y⁺ of y's shape."""
+
+    @abc.abstractmethod
+    def rounding(self, y: Float[Array, "*state"], injected: PyTree) -> Float[Array, ""]:
+        """Upper bound in the 2-norm of the rounding error of one call, in working precision."""
 
 
 class CappedLinear(AbstractLipschitz):
@@ -63,7 +82,7 @@ class CappedLinear(AbstractLipschitz):
         return spectral_norm_of(self.weight)
 
 
-class ConvexPotential(AbstractLipschitz):
+class ConvexPotential(AbstractInjected):
     r"""Residual MLP layer with constant 1 and input injection.
 
     $$y^+ = y - S^\top \varphi(S y + U e + b), \qquad \|S\|_2 \le \sqrt 2,$$

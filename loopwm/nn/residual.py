@@ -1,5 +1,7 @@
 """A residual layer without a cap: for cores that are bounded, or guarantee nothing."""
 
+import abc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,27 @@ from loopwm.nn.lipschitz import AbstractLipschitz
 from loopwm.stability import UpperBound, chain, exact_norm, residual
 
 
-class ResidualLayer(AbstractLipschitz):
+class AbstractResidual(AbstractLipschitz):
+    """A layer y⁺ = y + f(y, e) without a cap."""
+
+    @abc.abstractmethod
+    def inject(self, e: Float[Array, "*input"]) -> Float[Array, "*hidden"]:
+        """What the layer needs of the input e: constant inside the loop, so computed once."""
+
+    @abc.abstractmethod
+    def branch(
+        self, y: Float[Array, "*state"], injected: Float[Array, "*hidden"]
+    ) -> Float[Array, "*state"]:
+        """f(y, e), of y's shape."""
+
+    def __call__(
+        self, y: Float[Array, "*state"], injected: Float[Array, "*hidden"]
+    ) -> Float[Array, "*state"]:
+        """y + f(y, e), of y's shape."""
+        return y + self.branch(y, injected)
+
+
+class ResidualLayer(AbstractResidual):
     r"""Residual MLP layer with input injection: $y^+ = y + V \varphi(W y + U e + b)$, φ = ReLU.
 
     Its constant is $1 + \|V\|_2 \|W\|_2$ at most, which training is free to raise.
@@ -49,12 +71,6 @@ class ResidualLayer(AbstractLipschitz):
         """V φ(W y + U e + b), shape (width,)."""
         return self.readout @ jax.nn.relu(self.weight @ y + injected)
 
-    def __call__(
-        self, y: Float[Array, " width"], injected: Float[Array, " hidden"]
-    ) -> Float[Array, " width"]:
-        """One layer: y of shape (width,), U e + b of shape (hidden,), to y⁺ of shape (width,)."""
-        return y + self.branch(y, injected)
-
     def lipschitz(self) -> UpperBound:
         """1 + ‖V‖₂‖W‖₂."""
         return residual(
@@ -62,9 +78,13 @@ class ResidualLayer(AbstractLipschitz):
         )
 
 
-def rms_normalised(y: Float[Array, " width"], epsilon: float = 1e-6) -> Float[Array, " width"]:
-    r"""$y / \sqrt{\mathrm{mean}(y^2) + \varepsilon}$; its constant near 0 is $1/\sqrt\varepsilon$.
+def rms_normalised(
+    y: Float[Array, "*cells width"], epsilon: float = 1e-6
+) -> Float[Array, "*cells width"]:
+    r"""$y / \sqrt{\mathrm{mean}(y^2) + \varepsilon}$ of each cell's channels.
+
+    Its constant near 0 is $1/\sqrt\varepsilon$.
 
     Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization" (arXiv 1910.07467).
     """
-    return y * jax.lax.rsqrt(jnp.mean(y * y) + epsilon)
+    return y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.errors import UsageError
-from loopwm.nn.lipschitz import AbstractLipschitz
+from loopwm.nn.lipschitz import AbstractInjected
 from loopwm.nn.parametrization import AbstractParametrization, SpectralCap, array_of, numbers_of
 from loopwm.nn.sll import branch_rounding, dot_rounding, relu_branch
 from loopwm.stability import UpperBound, exact_norm
@@ -57,7 +57,7 @@ class CayleyRows(AbstractParametrization):
         return (self.cap * jax.lax.rsqrt(squared)) * matrix
 
 
-class Sandwich(AbstractLipschitz):
+class Sandwich(AbstractInjected):
     r"""MLP layer with constant 1, input injection and no identity path.
 
     $$y^+ = P^\top \varphi(Q y + U e + b), \qquad P P^\top + Q Q^\top = 2 I,$$

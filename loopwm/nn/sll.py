@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from loopwm.nn.lipschitz import AbstractLipschitz
+from loopwm.nn.lipschitz import AbstractInjected
 from loopwm.nn.parametrization import AbstractParametrization, array_of, numbers_of
 from loopwm.stability import UpperBound, exact_norm
 
@@ -81,7 +81,7 @@ def _power_of_two(size: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.ldexp(jnp.ones_like(size), jnp.frexp(size)[1] - 1)
 
 
-class SLL(AbstractLipschitz):
+class SLL(AbstractInjected):
     r"""Residual MLP layer with constant 1 and input injection (SDP-based Lipschitz layer).
 
     $$y^+ = y - S^\top \varphi(S y + U e + b), \qquad \|S\|_2 \le \sqrt 2,$$

@@ -6,12 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from loopwm.core import RESULTS, FixedDepth, SampledDepth, iterate
-from loopwm.core.grid import GridCore, GridCoreConfig, GridUpdate
+from loopwm.core import (
+    RESULTS,
+    ContractiveUpdate,
+    ConvolutionConfig,
+    FixedDepth,
+    GridCore,
+    SampledDepth,
+    iterate,
+)
 from loopwm.errors import UsageError
 from loopwm.nn import resolve
 from loopwm.stability import Level, Norm, attack, certify
-from loopwm.stability.convolution import Padding
 
 CHANNELS, RING = 3, 5
 
@@ -19,11 +25,11 @@ CHANNELS, RING = 3, 5
 @pytest.fixture(scope="module")
 def cores(filled):
     def build(**changes) -> GridCore:
-        config = GridCoreConfig(channels=CHANNELS, hidden=4, inputs=3, readout=4, **changes)
+        config = ConvolutionConfig(channels=CHANNELS, hidden=4, inputs=3, readout=4, **changes)
         return filled(lambda key: GridCore(2, 1, config, key=key))
 
-    ring = build(dimensions=1, padding=Padding.CIRCULAR)
-    alone = {"padding": Padding.CIRCULAR, "grid": (RING,), "retention": "channel"}
+    ring = build(dimensions=1, periodic=True)
+    alone = {"periodic": True, "grid": (RING,), "gated": False}
     return {
         "ring": ring,
         "ring, loud": jax.tree.map(lambda x: 30.0 * x, ring),
@@ -97,15 +103,15 @@ def test_the_adversary_does_not_exceed_the_rate(name, updates, key):
 
 
 def test_the_adversary_breaks_a_core_without_its_cap(cores, key):
-    free = [2.0 * layer.weight.value() for layer in cores["ring"].layers]
-    broken = eqx.tree_at(lambda c: [layer.weight for layer in c.layers], cores["ring"], free)
+    free = [2.0 * layer.weight.value() for layer in cores["ring"].block.layers]
+    broken = eqx.tree_at(lambda c: [layer.weight for layer in c.block.layers], cores["ring"], free)
     update = broken.bind(broken.prelude(jnp.ones((RING, 2))))
     assert attack(*_flat(update, "ring"), key=key, starts=8, steps=40).ratio > 1.2
     with pytest.raises(UsageError, match="not below 1"):
         certify(broken)
 
 
-def _by_hand(update: GridUpdate, h: np.ndarray) -> np.ndarray:
+def _by_hand(update: ContractiveUpdate, h: np.ndarray) -> np.ndarray:
     """One loop on a ring in float64, each layer as a dense circulant matrix."""
     n, retention, y = len(h), np.asarray(update.retention, np.float64), h
     for layer, injected in zip(update.layers, update.injected, strict=True):
@@ -207,5 +213,5 @@ def test_another_grid_is_refused(cores, assert_helpful):
 )
 def test_impossible_configurations_are_refused(change, assert_helpful):
     with pytest.raises(UsageError) as raised:
-        GridCoreConfig(**change)
+        ConvolutionConfig(**change)
     assert_helpful(raised)

@@ -6,8 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from loopwm.core import RESULTS, FixedDepth, ResidualHalting, SampledDepth, iterate
-from loopwm.core.infinity import InfinityCore, InfinityCoreConfig, InfinityUpdate
+from loopwm.core import (
+    RESULTS,
+    FixedDepth,
+    GridCore,
+    InfinityConfig,
+    InfinityUpdate,
+    Meeting,
+    ResidualHalting,
+    SampledDepth,
+    iterate,
+)
 from loopwm.errors import UsageError
 from loopwm.nn import resolve
 from loopwm.nn.infinity import Beside, L1CappedMix, NeighbourExtremum
@@ -17,11 +26,11 @@ CELLS, CHANNELS, GAMMA = (2, 3), 4, 0.9
 SIZE = int(np.prod(CELLS)) * CHANNELS
 
 
-def _core(mixing: str, seed: int = 5) -> InfinityCore:
-    config = InfinityCoreConfig(
-        channels=CHANNELS, inputs=3, gamma=GAMMA, mixing=mixing, heads=2, readout=5
+def _core(mixing: str, seed: int = 5) -> GridCore:
+    config = InfinityConfig(
+        channels=CHANNELS, inputs=3, gamma=GAMMA, meeting=Meeting(mixing), heads=2, readout=5
     )
-    build = eqx.filter_jit(lambda key: InfinityCore(2, 1, config, key=key))
+    build = eqx.filter_jit(lambda key: GridCore(2, 1, config, key=key))
     return build(jax.random.key(seed))
 
 
@@ -103,7 +112,7 @@ def test_the_adversary_does_not_exceed_the_rate(name, cores, updates, key):
 
 def test_the_adversary_breaks_a_core_without_its_cap(cores, grid, key):
     def weights(core):
-        return [layer.weight for layer in core.layers if isinstance(layer, L1CappedMix)]
+        return [layer.weight for layer in core.block.layers if isinstance(layer, L1CappedMix)]
 
     core = cores["neighbours"]
     broken = eqx.tree_at(weights, core, [2.0 * weight.value() for weight in weights(core)])
@@ -218,7 +227,7 @@ def test_call_is_prelude_loop_readout(cores, grid):
     raw = raw + np.asarray(convolution.bias).ravel()
     e = raw / (1.0 + np.exp(-raw))
     update = core.bind(jnp.asarray(e, jnp.float32))
-    target = e @ np.asarray(core.target.weight).T + np.asarray(core.target.bias)
+    target = e @ np.asarray(core.block.target.weight).T + np.asarray(core.block.target.bias)
     np.testing.assert_allclose(update.target, target, atol=1e-5)
     h = target.astype(np.float64)
     for _ in range(3):
@@ -243,10 +252,8 @@ def test_one_core_serves_grids_of_any_size_and_is_the_same_resolved(cores, rng):
 
 
 def test_tokens_under_attention_have_no_order(rng):
-    config = InfinityCoreConfig(channels=4, inputs=3, mixing="attention", dimensions=1, heads=2)
-    core = eqx.filter_jit(lambda key: resolve(InfinityCore(2, 1, config, key=key)))(
-        jax.random.key(1)
-    )
+    config = InfinityConfig(channels=4, inputs=3, meeting=Meeting.ATTENTION, dimensions=1, heads=2)
+    core = eqx.filter_jit(lambda key: resolve(GridCore(2, 1, config, key=key)))(jax.random.key(1))
     x = jnp.asarray(rng.normal(size=(6, 2)), jnp.float32)
     order = rng.permutation(6)
     call = eqx.filter_jit(lambda x: core(x, FixedDepth(4)).value)
@@ -284,7 +291,7 @@ def test_a_grid_of_another_kind_is_refused(shape, cores, assert_helpful):
         {"channels": 0},
         {"mixes": 0},
         {"heads": 5},
-        {"window": 2},
+        {"prelude_window": 2},
         {"gamma": 1.0},
         {"gamma": 0.0},
         {"gamma": 1 - 1e-9},
@@ -294,5 +301,5 @@ def test_a_grid_of_another_kind_is_refused(shape, cores, assert_helpful):
 )
 def test_impossible_configurations_are_refused(change, assert_helpful):
     with pytest.raises(UsageError) as raised:
-        InfinityCoreConfig(**change)
+        InfinityConfig(**change)
     assert_helpful(raised)

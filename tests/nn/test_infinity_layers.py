@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from loopwm.errors import UsageError
+from loopwm.nn.attention import RowStochasticAttention
 from loopwm.nn.infinity import (
     Beside,
     L1Cap,
     L1CappedMix,
     MaxMin,
     NeighbourExtremum,
-    RowStochasticMix,
 )
 from loopwm.stability import Norm, UpperBound, attack, norms
 
@@ -55,7 +55,7 @@ def mix() -> L1CappedMix:
 @pytest.fixture(scope="module")
 def layers(mix):
     """Every kind of layer, with weights far from their start."""
-    attention = RowStochasticMix(INPUTS, heads=2, key=jax.random.key(4))
+    attention = RowStochasticAttention(CHANNELS, INPUTS, heads=2, key=jax.random.key(4))
     return {
         "maximum": NeighbourExtremum("maximum"),
         "minimum": NeighbourExtremum("minimum"),
@@ -246,7 +246,7 @@ def test_gates_never_exceed_one_for_any_input(mix):
 
 
 def test_attention_by_hand(rng):
-    layer = RowStochasticMix(INPUTS, heads=2, depth=5, key=jax.random.key(0))
+    layer = RowStochasticAttention(CHANNELS, INPUTS, heads=2, head_width=5, key=jax.random.key(0))
     h, e = rng.normal(size=(6, CHANNELS)), rng.normal(size=(6, INPUTS))
     query, keys = np.asarray(layer.query, np.float64), np.asarray(layer.key, np.float64)
     expected = np.empty_like(h)
@@ -329,7 +329,7 @@ def test_layers_multiply_in_full_precision_on_every_device(layers):
     [
         lambda: NeighbourExtremum("mean"),
         lambda: MaxMin()(jnp.ones((2, 3))),
-        lambda: RowStochasticMix(2, heads=2, key=jax.random.key(0))(
+        lambda: RowStochasticAttention(4, 2, heads=2, key=jax.random.key(0))(
             jnp.ones((2, 3)), jnp.ones((2, 2, 2))
         ),
     ],
