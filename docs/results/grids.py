@@ -38,6 +38,7 @@ from loopwm.core import (
 )
 from loopwm.envs import automaton, flood_fill
 from loopwm.errors import UsageError
+from loopwm.evaluation.depth import spearman
 from loopwm.nn import resolve
 from loopwm.stability import Certificate, Mode, Norm, attack, certify
 
@@ -178,8 +179,8 @@ def halting(core: GridCore, grids: Grids, tolerance: float) -> str:
     """Mean loops of residual halting, exactness there, and rank correlation with true depth."""
     share, loops = _halted(core, grids, tolerance)
     assert grids.depth is not None
-    rank = spearman(loops, grids.depth)
-    return f"{loops.mean():.1f} loops, {share:.3f} exact, Spearman {rank:.2f}"
+    rank = f"{spearman(loops, grids.depth):.2f}" if np.ptp(loops) else "undefined, all alike"
+    return f"{loops.mean():.1f} loops, {share:.3f} exact, Spearman {rank}"
 
 
 def halting_tolerance(core: GridCore, grids: Grids) -> float:
@@ -208,16 +209,6 @@ def _exact(logits: Array, grids: Grids) -> float:
     return float(right.reshape(len(right), -1).all(axis=1).mean())
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation, ties given their mean rank."""
-
-    def ranks(x: np.ndarray) -> np.ndarray:
-        _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - 0.5 * (counts - 1))[place]
-
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
-
-
 def bound_in_float64(core: GridCore, grid: Array) -> AbstractUpdate:
     """The inner update at one grid, its float32 numbers taken over exactly."""
     update = eqx.filter_jit(lambda c, x: resolve(c).bind(c.prelude(x)))(core, grid)
@@ -233,7 +224,7 @@ def _ratios(update: AbstractUpdate, x: Array, y: Array) -> Array:
     return jax.lax.map(ratio, (x, y), batch_size=500)
 
 
-def violations(core: GridCore, grids: Grids, inputs: int = 4) -> str:
+def violations(core: GridCore, grids: Grids, inputs: int = 8) -> str:
     """Worst ratio over the rate of the same input among random and adversarial pairs."""
     worst, broken, pairs, starts = [0.0, 0.0], 0, 25_000, 25
     for number in range(inputs):
