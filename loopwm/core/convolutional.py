@@ -14,6 +14,7 @@ from loopwm.core.contractive import ContractiveBlock
 from loopwm.core.grid import GridConfig
 from loopwm.core.retention import check_gamma, check_retention
 from loopwm.core.uncertified import FreeBlock, LinearBlock
+from loopwm.errors import UsageError
 from loopwm.nn import ConvConvexPotential, ConvResidualLayer, SoftNorm
 from loopwm.stability import Mode
 from loopwm.stability.convolution import Grid, Padding
@@ -47,13 +48,18 @@ class ConvolutionConfig(GridConfig):
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
         self.check_sizes("hidden", "layers", "window")
+        if self.gated and not self.injected:
+            raise UsageError(
+                "gated is on and injected off, but the gates are made from the input; set gated to "
+                "false."
+            )
         check_gamma("gamma", self.gamma)
         check_retention("retention_min and retention_max", self.retention_min, self.retention_max)
 
     def build_block(self, *, key: PRNGKeyArray) -> AbstractBlock:
         """The shared block of the mode, freshly initialised."""
         key_retention, *keys = jax.random.split(key, 1 + self.layers)
-        channels, inputs = self.channels, self.inputs
+        channels, inputs = self.channels, self.inputs if self.injected else 0
         window = (self.window,) * self.dimensions
         padding = Padding.CIRCULAR if self.periodic else Padding.ZEROS
         limits = {"retention_min": self.retention_min, "retention_max": self.retention_max}
@@ -90,5 +96,5 @@ class ConvolutionConfig(GridConfig):
     def _matched_hidden(self) -> int:
         """Hidden channels at which a residual layer has as many weights as a contractive one."""
         taps = self.window**self.dimensions
-        both = taps * (self.channels + self.inputs)
+        both = taps * (self.channels + (self.inputs if self.injected else 0))
         return max(1, round(self.hidden * (both + 1) / (both + self.channels + 1)))

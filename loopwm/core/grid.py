@@ -5,14 +5,16 @@ import dataclasses
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core.block import AbstractBlock
-from loopwm.core.cells import CellPrelude, CellReadout
+from loopwm.core.cells import CellPrelude, CellReadout, each_cell
 from loopwm.core.depth import AbstractDepthRule
 from loopwm.core.iterate import AbstractUpdate, iterate
 from loopwm.core.solution import Solution
 from loopwm.errors import UsageError
+from loopwm.nn import SoftNorm
 from loopwm.stability import UpdateDeclaration
 
 
@@ -30,6 +32,12 @@ class GridConfig(abc.ABC):
     """Whether opposite edges of the grid meet, as on a ring or a torus."""
     readout: int = 16
     """Hidden width of the read-out at every cell."""
+    start_from_input: bool = False
+    """Whether h_0 is a linear map of the input at every cell, in the ball of radius √channels
+    there, as suits a loop that replays steps from it; the block's own start otherwise."""
+    injected: bool = True
+    """Whether the input enters every loop, or is in h_0 alone, so that a loop knows nothing but
+    its state."""
     prelude_window: int = 1
     """Cells of the prelude's kernel along each axis, odd; 1 looks at each cell alone."""
 
@@ -38,6 +46,11 @@ class GridConfig(abc.ABC):
         for name in ("channels", "inputs", "dimensions", "readout", *names):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; give at least 1.")
+        if not (self.injected or self.start_from_input):
+            raise UsageError(
+                "injected and start_from_input are both off, so the loop never sees its input; set "
+                "one of them."
+            )
         if self.prelude_window < 1 or self.prelude_window % 2 == 0:
             raise UsageError(
                 f"prelude_window is {self.prelude_window}; give an odd number of cells."
@@ -59,6 +72,8 @@ class GridCore(eqx.Module):
     """
 
     prelude: CellPrelude
+    initial: eqx.nn.Linear | None
+    """Init, applied at every cell; None for the block's own start."""
     block: AbstractBlock
     readout: CellReadout
     config: GridConfig = eqx.field(static=True)
@@ -81,6 +96,11 @@ class GridCore(eqx.Module):
             periodic=config.periodic,
             key=key_prelude,
         )
+        if config.start_from_input:
+            key_block, key_initial = jax.random.split(key_block)
+            self.initial = eqx.nn.Linear(config.inputs, config.channels, key=key_initial)
+        else:
+            self.initial = None
         self.block = config.build_block(key=key_block)
         joined = config.channels + config.inputs
         self.readout = CellReadout(joined, config.readout, outputs, key=key_readout)
@@ -88,7 +108,7 @@ class GridCore(eqx.Module):
 
     def bind(self, e: Float[Array, "*cells inputs"]) -> AbstractUpdate:
         """The inner update for one input e of shape (*cells, inputs)."""
-        return self.block.bind(e)
+        return self.block.bind(e if self.config.injected else e[..., :0])
 
     def __call__(
         self, grid: Float[Array, "*cells inputs"], rule: AbstractDepthRule
@@ -109,10 +129,16 @@ class GridCore(eqx.Module):
         """
         e = self.prelude(grid)
         update = self.bind(e)
-        solution = iterate(update, update.start(), rule)
+        solution = iterate(update, self._start(update, e), rule)
         return Solution(
             value=self.readout(solution.value, e), result=solution.result, stats=solution.stats
         )
+
+    def _start(self, update: AbstractUpdate, e: Array) -> Array:
+        if self.initial is None:
+            return update.start()
+        bound = SoftNorm(float(np.sqrt(self.config.channels)))
+        return each_cell(bound, each_cell(self.initial, e))
 
     def declare(self) -> UpdateDeclaration:
         """What `certify` needs, for the weights as they are now."""

@@ -59,6 +59,8 @@ class InfinityConfig(GridConfig):
                 f"channels is {self.channels} and heads {self.heads}; give an even number of "
                 "channels, a multiple of heads."
             )
+        if not self.injected:
+            raise UsageError("The target of every loop is made from the input; set injected.")
         check_gamma("gamma", self.gamma)
 
     def build_block(self, *, key: PRNGKeyArray) -> "InfinityBlock":

@@ -150,7 +150,7 @@ class ConvConvexPotential(AbstractInjected):
         Args:
             channels: channels of y.
             hidden: channels of S * y.
-            inputs: channels of e.
+            inputs: channels of e; 0 for a layer without one.
             window: size of both kernels along each axis of the grid.
             padding: what is read beyond the edge of the grid.
             grid: the only grid it is used on, for a bound of that grid; None for every grid.
@@ -162,7 +162,7 @@ class ConvConvexPotential(AbstractInjected):
         key_weight, key_injection = jax.random.split(key)
         free = _gaussian(channels, hidden, window, grid, key_weight)
         self.weight = ConvolutionCap(free, float(np.sqrt(2.0)), grid, padding)
-        self.injection = _gaussian(inputs, hidden, window, grid, key_injection)
+        self.injection = _gaussian(inputs, hidden, window, grid, key_injection, fewest=0)
         self.bias = jnp.zeros(hidden)
         self.padding = padding
         self.grid = grid
@@ -267,7 +267,7 @@ class ConvResidualLayer(AbstractResidual):
         Args:
             channels: channels of y.
             hidden: channels of W * y.
-            inputs: channels of e.
+            inputs: channels of e; 0 for a layer without one.
             window: size of both kernels along each axis of the grid.
             padding: what is read beyond the edge of the grid.
             key: PRNG key.
@@ -278,7 +278,7 @@ class ConvResidualLayer(AbstractResidual):
         key_weight, key_readout, key_injection = jax.random.split(key, 3)
         self.weight = _gaussian(channels, hidden, window, None, key_weight)
         self.readout = jax.random.normal(key_readout, (channels, hidden)) / np.sqrt(hidden)
-        self.injection = _gaussian(inputs, hidden, window, None, key_injection)
+        self.injection = _gaussian(inputs, hidden, window, None, key_injection, fewest=0)
         self.bias = jnp.zeros(hidden)
         self.padding = padding
 
@@ -364,14 +364,19 @@ def _check_grid(x: Array, kernel: Array, grid: Grid | None) -> None:
 
 
 def _gaussian(
-    inputs: int, outputs: int, window: Grid, grid: Grid | None, key: PRNGKeyArray
+    inputs: int,
+    outputs: int,
+    window: Grid,
+    grid: Grid | None,
+    key: PRNGKeyArray,
+    fewest: int = 1,
 ) -> Float[Array, "outputs inputs *window"]:
-    """A kernel of variance 1/(inputs · taps)."""
+    """A kernel of variance 1/(inputs · taps); an empty one for 0 inputs, where that is allowed."""
     fits = grid is None or (len(grid) == len(window) and min(grid, default=0) >= 1)
-    if min(inputs, outputs, *window, len(window)) < 1 or not fits:
+    if min(outputs, *window, len(window)) < 1 or inputs < fewest or not fits:
         raise UsageError(
             f"A convolution of {inputs} to {outputs} channels with window {tuple(window)} on grid "
             f"{grid} does not exist; give positive sizes, and one for each axis of the grid."
         )
-    fan = inputs * int(np.prod(window))
+    fan = max(1, inputs * int(np.prod(window)))
     return jax.random.normal(key, (outputs, inputs, *window)) / np.sqrt(fan)

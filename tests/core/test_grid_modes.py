@@ -1,12 +1,14 @@
 """Convolutional blocks in the other modes: what they guarantee, near and far."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from loopwm.core import ConvolutionConfig, FixedDepth, GridCore, iterate
+from loopwm.core import ConvolutionConfig, FixedDepth, GridCore, InfinityConfig, iterate
 from loopwm.errors import UsageError
 from loopwm.models import count_parameters
 from loopwm.nn import resolve
@@ -115,3 +117,46 @@ def test_residual_layer_by_hand(updates, rng):
     hidden = np.maximum(before + np.asarray(injected, np.float64), 0.0)
     expected = y + hidden @ np.asarray(layer.readout, np.float64).T
     np.testing.assert_allclose(layer(jnp.asarray(y, jnp.float32), injected), expected, atol=1e-4)
+
+
+def test_a_start_from_the_input_lies_in_the_ball_and_is_where_the_loop_begins(filled, rng):
+    config = dataclasses.replace(_config(Mode.BOUNDED), start_from_input=True)
+    core = filled(lambda key: GridCore(2, 1, config, key=key))
+    x = jnp.asarray(100.0 * rng.normal(size=(RING, 2)), jnp.float32)
+    e = core.prelude(x)
+    before = np.asarray(e, np.float64) @ np.asarray(core.initial.weight, np.float64).T
+    before = before + np.asarray(core.initial.bias, np.float64)
+    start = before / np.sqrt(1.0 + np.sum(before**2, axis=-1, keepdims=True) / CHANNELS)
+    assert np.linalg.norm(start, axis=-1).max() <= np.sqrt(CHANNELS)
+    update = core.bind(e)
+    expected = core.readout(update(jnp.asarray(start, jnp.float32)), e)
+    np.testing.assert_allclose(core(x, FixedDepth(1)).value, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", [Mode.CONTRACTIVE, *MODES])
+def test_a_loop_that_knows_its_state_alone(mode, filled, rng):
+    config = dataclasses.replace(_config(mode), start_from_input=True, injected=False, gated=False)
+    core = filled(lambda key: GridCore(2, 1, config, key=key))
+    a, b = (core.prelude(jnp.asarray(rng.normal(size=(RING, 2)), jnp.float32)) for _ in range(2))
+    h = jnp.asarray(rng.normal(size=SHAPE), jnp.float32)
+    np.testing.assert_array_equal(resolve(core).bind(a)(h), resolve(core).bind(b)(h))
+    assert not np.array_equal(
+        core(a[:, :2], FixedDepth(2)).value, core(b[:, :2], FixedDepth(2)).value
+    )
+    if mode is not Mode.FREE:
+        assert certify(core).level in (Level.GLOBAL, Level.BALL, Level.LINEAR)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: ConvolutionConfig(injected=False, gated=False),
+        lambda: ConvolutionConfig(injected=False, start_from_input=True),
+        lambda: InfinityConfig(injected=False, start_from_input=True),
+        lambda: ConvolutionConfig(prelude_window=2),
+    ],
+)
+def test_loops_that_could_not_work_are_refused(call, assert_helpful):
+    with pytest.raises(UsageError) as raised:
+        call()
+    assert_helpful(raised)
