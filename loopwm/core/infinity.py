@@ -23,6 +23,7 @@ from loopwm.nn.infinity import (
     MaxMin,
     NeighbourExtremum,
 )
+from loopwm.nn.neighbour_attention import NeighbourAttention
 from loopwm.stability import Norm, UpdateDeclaration, norms
 
 
@@ -31,6 +32,9 @@ class Meeting(enum.StrEnum):
 
     NEIGHBOURS = "neighbours"
     """The maximum over a cell and its grid neighbours."""
+    DIRECTED = "directed"
+    """Averages over a cell and its grid neighbours, with weights from the input alone: a signal
+    may be sent in one direction."""
     ATTENTION = "attention"
     """Averages over all cells, with weights from the input alone."""
 
@@ -46,8 +50,8 @@ class InfinityConfig(GridConfig):
     gamma: float = 0.95
     """γ, Lipschitz constant of the update, in (0, 1)."""
     meeting: Meeting = Meeting.NEIGHBOURS
-    """How cells meet: the maximum over grid neighbours, or attention whose logits come from the
-    input alone."""
+    """How cells meet: the maximum over grid neighbours, or averages over neighbours or over all
+    cells whose weights come from the input alone."""
     heads: int = 1
     """Heads of the attention; `channels` has to be a multiple of it."""
 
@@ -69,6 +73,10 @@ class InfinityConfig(GridConfig):
         channels, wide = self.channels, self.inputs
         if self.meeting is Meeting.NEIGHBOURS:
             meet = NeighbourExtremum("maximum", self.periodic)
+        elif self.meeting is Meeting.DIRECTED:
+            meet = NeighbourAttention(
+                wide, axes=self.dimensions, heads=self.heads, periodic=self.periodic, key=key_meet
+            )
         else:
             meet = RowStochasticAttention(channels, wide, heads=self.heads, key=key_meet)
         layers: list[AbstractInfinityLayer] = [Beside(meet)]

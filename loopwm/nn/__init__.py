@@ -17,6 +17,7 @@ from loopwm.nn.lipschitz import CappedLinear as CappedLinear
 from loopwm.nn.lipschitz import ConvexPotential as ConvexPotential
 from loopwm.nn.lipschitz import SoftNorm as SoftNorm
 from loopwm.nn.mlp import MLP as MLP
+from loopwm.nn.neighbour_attention import NeighbourAttention as NeighbourAttention
 from loopwm.nn.parametrization import AbstractParametrization as AbstractParametrization
 from loopwm.nn.parametrization import SpectralCap as SpectralCap
 from loopwm.nn.parametrization import array_of as array_of

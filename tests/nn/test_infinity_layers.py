@@ -20,6 +20,7 @@ from loopwm.nn.infinity import (
     MaxMin,
     NeighbourExtremum,
 )
+from loopwm.nn.neighbour_attention import NeighbourAttention
 from loopwm.stability import Norm, UpperBound, attack, norms
 
 CELLS, CHANNELS, INPUTS = (3, 2), 4, 3
@@ -56,6 +57,7 @@ def mix() -> L1CappedMix:
 def layers(mix):
     """Every kind of layer, with weights far from their start."""
     attention = RowStochasticAttention(CHANNELS, INPUTS, heads=2, key=jax.random.key(4))
+    directed = NeighbourAttention(INPUTS, heads=2, key=jax.random.key(6))
     return {
         "maximum": NeighbourExtremum("maximum"),
         "minimum": NeighbourExtremum("minimum"),
@@ -65,6 +67,8 @@ def layers(mix):
         "mix, loud": jax.tree.map(lambda x: 100.0 * x, mix),
         "attention": attention,
         "attention, sharp": jax.tree.map(lambda x: 30.0 * x, attention),
+        "neighbours": directed,
+        "neighbours, sharp": jax.tree.map(lambda x: 30.0 * x, directed),
         "beside": Beside(NeighbourExtremum("maximum")),
         "beside a mix": Beside(mix),
     }
@@ -72,7 +76,7 @@ def layers(mix):
 
 NAMES = [
     *("maximum", "minimum", "maximum on a torus", "maxmin", "mix", "mix, loud"),
-    *("attention", "attention, sharp", "beside", "beside a mix"),
+    *("attention", "attention, sharp", "neighbours", "neighbours, sharp", "beside", "beside a mix"),
 ]
 
 
