@@ -1,4 +1,4 @@
-"""Trains looped cores on two grid tasks and measures exactness, for docs/results/stability.md.
+"""Trains looped cores on three grid tasks and measures exactness, for docs/results/stability.md.
 
     python docs/results/grids.py flood --core infinity --seed 0 1 2
     python docs/results/grids.py flood --core convolution --gamma 0.95 --seed 0
@@ -32,11 +32,12 @@ from loopwm.core import (
     GridConfig,
     GridCore,
     InfinityConfig,
+    Meeting,
     ResidualHalting,
     SampledDepth,
     poisson_depth,
 )
-from loopwm.envs import automaton, flood_fill
+from loopwm.envs import automaton, flood_fill, sliding_ice
 from loopwm.errors import UsageError
 from loopwm.evaluation.depth import spearman
 from loopwm.nn import resolve
@@ -75,6 +76,20 @@ def mazes(seed: int, count: int, size: int) -> Grids:
     return Grids(jnp.asarray(drawn.inputs()), jnp.asarray(drawn.reached, jnp.float32), drawn.depth)
 
 
+def mazes_of_every_depth(seed: int, drawn: int, each: int, size: int) -> Grids:
+    """Random mazes of several wall densities, at most so many of each depth."""
+    rng = np.random.default_rng(seed)
+    parts = [
+        flood_fill.sample(rng, drawn, size, wall_probability=p) for p in (0.3, 0.35, 0.4, 0.45)
+    ]
+    depth = np.concatenate([part.depth for part in parts])
+    known = range(1, depth.max() + 1)
+    kept = np.concatenate([rng.permutation(np.flatnonzero(depth == d))[:each] for d in known])
+    inputs = np.concatenate([part.inputs() for part in parts])[kept]
+    reached = np.concatenate([part.reached for part in parts])[kept]
+    return Grids(jnp.asarray(inputs), jnp.asarray(reached, jnp.float32), depth[kept])
+
+
 def rings(seed: int, count: int) -> Grids:
     """Random rings of 24 cells and what they are after 4 steps of rule 110."""
     drawn = automaton.sample(np.random.default_rng(seed), count)
@@ -82,10 +97,10 @@ def rings(seed: int, count: int) -> Grids:
     return Grids(2.0 * before[..., None] - 1.0, jnp.asarray(drawn.after, jnp.float32))
 
 
-def flood_task(seed: int, mean: float, largest: int) -> Task:
+def flood_task(seed: int, mean: float, largest: int, balanced: bool) -> Task:
     """Flood fill on 8×8, tested on 8×8 and on 16×16, which is not in the training data."""
     return Task(
-        train=mazes(seed, 20_000, 8),
+        train=mazes_of_every_depth(seed, 100_000, 800, 8) if balanced else mazes(seed, 20_000, 8),
         tests={"8x8": mazes(1_000_000, 1000, 8), "16x16": mazes(1_000_001, 500, 16)},
         depths=(20, 30, 40, 60),
         rule=lambda key: SampledDepth(depth=poisson_depth(key, mean, largest), max_depth=largest),
@@ -102,9 +117,31 @@ def automaton_task(seed: int, depth: int) -> Task:
     )
 
 
+def slides(seed: int, count: int, size: int, longest: int) -> Grids:
+    """Slides on ice: observation and direction of every cell, and where the agent rests."""
+    drawn = sliding_ice.transitions(np.random.default_rng(seed), count, size=size, longest=longest)
+    direction = np.eye(4, dtype=np.float32)[drawn.action][:, None, None]
+    direction = np.broadcast_to(direction, (*drawn.observation.shape[:-1], 4))
+    inputs = np.concatenate([drawn.observation, direction], axis=-1)
+    rests = drawn.next_observation[..., 0]
+    return Grids(jnp.asarray(inputs), jnp.asarray(rests), drawn.true_depth)
+
+
+def ice_task(seed: int, mean: float, largest: int) -> Task:
+    """Sliding ice, slides of up to 6 on 8×8, tested on slides of up to 14 on 16×16."""
+    return Task(
+        train=slides(seed, 20_000, 8, 6),
+        tests={"8x8": slides(1_000_000, 1000, 8, 6), "16x16": slides(1_000_001, 1000, 16, 14)},
+        depths=(8, 16, 24, 40),
+        rule=lambda key: SampledDepth(depth=poisson_depth(key, mean, largest), max_depth=largest),
+    )
+
+
 def infinity(task: str, gamma: float) -> GridConfig:
     """A core that contracts in the ∞-norm."""
     ring = task == "automaton"
+    if task == "ice":
+        return InfinityConfig(gamma=gamma, meeting=Meeting.DIRECTED, prelude_window=3)
     return InfinityConfig(gamma=gamma, dimensions=1 if ring else 2, periodic=ring)
 
 
@@ -127,9 +164,19 @@ CORES: dict[str, Callable[[str, float], GridConfig]] = {
 
 
 def train(
-    config: GridConfig, task: Task, *, seed: int, steps: int, batch: int, rate: float
+    config: GridConfig,
+    task: Task,
+    *,
+    seed: int,
+    steps: int,
+    batch: int,
+    rate: float,
+    settle: float = 0.0,
 ) -> GridCore:
-    """Adam with warm-up and cosine decay on the cross-entropy of every cell."""
+    """Adam with warm-up and cosine decay on the cross-entropy of every cell.
+
+    `settle` weighs the residual of the last loop, so that a state whose answer stands also rests.
+    """
     key_core, key_steps = jax.random.split(jax.random.key(seed))
     core = GridCore(task.train.inputs.shape[-1], 1, config, key=key_core)
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(50, steps), steps, 0.02 * rate)
@@ -137,8 +184,9 @@ def train(
 
     def loss(core, inputs, answers, keys):
         core = resolve(core)
-        logits = jax.vmap(lambda x, k: core(x, task.rule(k)).value[..., 0])(inputs, keys)
-        return optax.sigmoid_binary_cross_entropy(logits, answers).mean()
+        solution = jax.vmap(lambda x, k: core(x, task.rule(k)))(inputs, keys)
+        cross = optax.sigmoid_binary_cross_entropy(solution.value[..., 0], answers).mean()
+        return cross + settle * solution.stats.residual.mean() if settle else cross
 
     @eqx.filter_jit(donate="all-except-first")
     def step(data, core, state, key):
@@ -294,15 +342,17 @@ def header(task: Task) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("task", choices=["flood", "automaton"])
+    parser.add_argument("task", choices=["flood", "ice", "automaton"])
     parser.add_argument("--core", choices=sorted(CORES), default="infinity")
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=3e-3, help="largest step size of Adam")
-    parser.add_argument("--gamma", type=float, help="0.97 for flood, 0.95 for automaton")
-    parser.add_argument("--mean", type=float, default=22.0, help="flood: mean depth in training")
-    parser.add_argument("--largest", type=int, default=40, help="flood: largest depth in training")
+    parser.add_argument("--gamma", type=float, help="0.95 for automaton, 0.97 otherwise")
+    parser.add_argument("--mean", type=float, default=22.0, help="mean depth in training")
+    parser.add_argument("--largest", type=int, default=40, help="largest depth in training")
+    parser.add_argument("--balanced", action="store_true", help="flood: mazes of every depth")
+    parser.add_argument("--settle", type=float, default=0.0, help="weight of the last residual")
     parser.add_argument("--depth", type=int, default=8, help="automaton: loops")
     parser.add_argument("--out", type=pathlib.Path, help="folder for the trained cores")
     return parser.parse_args()
@@ -311,11 +361,13 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Trains and reports one core a seed."""
     words = parse()
-    gamma = words.gamma or (0.97 if words.task == "flood" else 0.95)
+    gamma = words.gamma or (0.95 if words.task == "automaton" else 0.97)
     config = CORES[words.core](words.task, gamma)
     for seed in words.seed:
         if words.task == "flood":
-            task = flood_task(seed, words.mean, words.largest)
+            task = flood_task(seed, words.mean, words.largest, words.balanced)
+        elif words.task == "ice":
+            task = ice_task(seed, words.mean, words.largest)
         else:
             task = automaton_task(seed, words.depth)
         began = time.perf_counter()
