@@ -88,7 +88,6 @@ class Session:
         finally:
             single.close()
         self.planner = build_planner(config, self.spaces)
-        self.networks = build_run_networks(config, self.spaces)
         self.replay = Replay(
             config.collection.replay_capacity,
             config.collection.envs,
@@ -96,6 +95,7 @@ class Session:
             self.spaces.action.size,
             self.spaces.observation.dtype,
         )
+        self.networks = build_run_networks(config, self.spaces)
 
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> PlanningAgent:
         """Trains in the folder; see `train`."""
