@@ -4,13 +4,13 @@ from loopwm.envs import thresholds as thresholds
 from loopwm.envs.codec import AbstractActionCodec as AbstractActionCodec
 from loopwm.envs.codec import AbstractObservationCodec as AbstractObservationCodec
 from loopwm.envs.codec import action_codec as action_codec
-from loopwm.envs.codec import observation_codec as observation_codec
 from loopwm.envs.guard import GuardedEnv as GuardedEnv
 from loopwm.envs.make import EnvSource as EnvSource
 from loopwm.envs.make import env_name as env_name
 from loopwm.envs.make import make as make
 from loopwm.envs.make import make_vector as make_vector
 from loopwm.envs.make import registered as registered
+from loopwm.envs.observations import observation_codec as observation_codec
 from loopwm.envs.spaces import Spaces as Spaces
 from loopwm.envs.stepper import Transitions as Transitions
 from loopwm.envs.stepper import VectorStepper as VectorStepper

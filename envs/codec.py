@@ -1,31 +1,73 @@
-"""Codecs between Gymnasium spaces and the vectors that models see."""
+"""What codecs are, and those of actions: between Gymnasium spaces and the vectors of models."""
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 
 from loopwm.errors import UsageError
 
+Encoded = Float[np.ndarray, "batch size"] | UInt8[np.ndarray, "batch size"]
+"""Encoded observations, one a row: float32, or uint8 where the space holds no more."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaling:
+    """How the entries of encoded observations are brought to the size of 1."""
+
+    running: Bool[np.ndarray, " size"]
+    """Which entries running mean and variance normalise."""
+    offset: Float[np.ndarray, " size"]
+    """What is subtracted from the others."""
+    width: Float[np.ndarray, " size"]
+    """What the others are then divided by, positive."""
+
+    @classmethod
+    def plain(cls, size: int, *, running: bool) -> "Scaling":
+        """Running normalisation of all entries, or none of any."""
+        return cls(np.full(size, running), np.zeros(size), np.ones(size))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Scaling"]) -> "Scaling":
+        """The scaling of observations one behind the other."""
+        return cls(
+            *(
+                np.concatenate([getattr(part, field.name) for part in parts])
+                for field in dataclasses.fields(cls)
+            )
+        )
+
 
 class AbstractObservationCodec(abc.ABC):
-    """Turns raw observations into float32 vectors."""
+    """Turns raw observations into vectors."""
 
     size: int
     """Length of the vector."""
-    normalise: bool
-    """Whether running normalisation makes sense for the entries."""
+    shape: tuple[int, ...] | None
+    """Shape that the vector is flattened from, in row-major order; None where it has none."""
+    image: bool = False
+    """Whether `shape` is that of an image: height, width, channels."""
+    dtype: type[np.float32] | type[np.uint8] = np.float32
+    """Type of the entries, in which they are kept in replay."""
+
+    @abc.abstractmethod
+    def scaling(self) -> Scaling:
+        """How the entries are brought to the size of 1 before a model sees them."""
+
+    @abc.abstractmethod
+    def batch(self, observations: Sequence[Any]) -> Any:
+        """A batch of raw observations, as a vector environment gives it."""
 
     @abc.abstractmethod
     def is_batch(self, observation: Any) -> bool:
         """Whether it is a batch of observations; a `UsageError` says so where it is neither."""
 
     @abc.abstractmethod
-    def encode(self, batch: Any) -> Float[np.ndarray, "batch size"]:
+    def encode(self, batch: Any) -> Encoded:
         """Encodes a batch of raw observations to shape (batch, size)."""
 
 
@@ -47,70 +89,6 @@ class AbstractActionCodec(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class BoxObservation(AbstractObservationCodec):
-    """Box observations of any rank, flattened."""
-
-    space: gym.spaces.Box
-    normalise: bool = True
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return int(np.prod(self.space.shape))
-
-    def is_batch(self, observation: Any) -> bool:
-        """By rank: the space's shape is one observation, one more axis is a batch."""
-        shape = np.shape(observation)
-        if shape == self.space.shape:
-            return False
-        if shape[1:] == self.space.shape and len(shape) == len(self.space.shape) + 1:
-            return True
-        raise UsageError(
-            f"The observation has shape {shape}, but the agent was made for {self.space.shape}; "
-            "pass one observation of that shape or a batch of them."
-        )
-
-    def encode(self, batch: Any) -> Float[np.ndarray, "batch size"]:
-        """Flattens to float32."""
-        array = np.asarray(batch)
-        return array.reshape(array.shape[0], -1).astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DiscreteObservation(AbstractObservationCodec):
-    """Discrete observations, one-hot."""
-
-    space: gym.spaces.Discrete
-    normalise: bool = False
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return int(self.space.n)
-
-    def is_batch(self, observation: Any) -> bool:
-        """By rank: a scalar is one observation, a vector a batch."""
-        array = np.asarray(observation)
-        rank = array.ndim
-        if rank > 1 or not np.issubdtype(array.dtype, np.integer):
-            raise UsageError(
-                f"The observation has {rank} axes of {array.dtype}, but the space is {self.space}; "
-                "pass one integer or a vector of them."
-            )
-        return rank == 1
-
-    def encode(self, batch: Any) -> Float[np.ndarray, "batch size"]:
-        """One-hot rows; a value outside the space is a `UsageError`."""
-        index = np.asarray(batch).astype(np.int64) - int(self.space.start)
-        if np.any((index < 0) | (index >= self.size)):
-            raise UsageError(
-                f"An observation lies outside {self.space}; correct the environment's "
-                "observation_space."
-            )
-        return np.eye(self.size, dtype=np.float32)[index]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class BoxAction(AbstractActionCodec):
     """Box actions with finite bounds, mapped from [−1, 1] entry by entry."""
 
@@ -121,7 +99,7 @@ class BoxAction(AbstractActionCodec):
         """Refuses bounds that are not finite."""
         if not self.space.is_bounded("both"):
             raise UsageError(
-                f"The action space {_one_line(self.space)} has infinite bounds, which cannot be "
+                f"The action space {one_line(self.space)} has infinite bounds, which cannot be "
                 "scaled, and only Box with finite bounds and Discrete are supported: give it "
                 "finite bounds with gymnasium.wrappers.TransformAction."
             )
@@ -179,40 +157,31 @@ class DiscreteAction(AbstractActionCodec):
         return (np.argmax(batch, axis=-1) + int(self.space.start)).astype(self.space.dtype)
 
 
-OBSERVATION_CODECS: dict[type[gym.Space], Callable[[Any], AbstractObservationCodec]] = {
-    gym.spaces.Box: BoxObservation,
-    gym.spaces.Discrete: DiscreteObservation,
-}
-"""Codec of each supported observation space; a further one is a class and a line here."""
-
 ACTION_CODECS: dict[type[gym.Space], Callable[[Any], AbstractActionCodec]] = {
     gym.spaces.Box: BoxAction,
     gym.spaces.Discrete: DiscreteAction,
 }
-"""Codec of each supported action space."""
-
-
-def observation_codec(space: gym.Space) -> AbstractObservationCodec:
-    """The codec of an observation space; a `UsageError` names a space that has none."""
-    return _look_up(space, OBSERVATION_CODECS, "observation")
+"""Codec of each supported action space; a further one is a class and a line here."""
 
 
 def action_codec(space: gym.Space) -> AbstractActionCodec:
     """The codec of an action space; a `UsageError` names a space that has none."""
-    return _look_up(space, ACTION_CODECS, "action")
-
-
-def _look_up(space: gym.Space, codecs: dict, role: str) -> Any:
-    for kind, codec in codecs.items():
+    for kind, codec in ACTION_CODECS.items():
         if isinstance(space, kind):
             return codec(space)
-    supported = " and ".join(kind.__name__ for kind in codecs)
-    raise UsageError(
-        f"The {role} space {_one_line(space)} is not supported; supported are {supported}: use a "
-        "wrapper that turns it into one of these (see gymnasium.wrappers)."
+    raise unsupported(f"The action space {one_line(space)}", ACTION_CODECS)
+
+
+def unsupported(what: str, codecs: Mapping[type[gym.Space], object]) -> UsageError:
+    """The sentence that refuses a space, and names those that are supported."""
+    *names, last = (kind.__name__ for kind in codecs)
+    return UsageError(
+        f"{what} is not supported; supported are {', '.join(names)} and {last}: use a wrapper that "
+        "turns it into one of these (see gymnasium.wrappers)."
     )
 
 
-def _one_line(space: gym.Space) -> str:
+def one_line(space: gym.Space) -> str:
+    """A space in at most 100 characters, for messages."""
     text = " ".join(str(space).split())
     return text if len(text) <= 100 else f"{text[:99]}…"

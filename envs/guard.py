@@ -1,5 +1,6 @@
 """A wrapper that turns an environment's faults into one clear sentence."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -58,29 +59,48 @@ class GuardedEnv(gym.Wrapper):
         return observation, value, bool(terminated), bool(truncated), info
 
     def _check(self, observation: Any, where: str) -> None:
-        space = self.env.observation_space
-        shape = space.shape
-        if shape is not None and np.shape(observation) != shape:
+        _check_observation(self._name, self.env.observation_space, observation, where)
+
+
+def _check_observation(name: str, space: gym.Space, observation: Any, where: str) -> None:
+    """Refuses what does not fit the space; the parts of Dict and Tuple are checked in turn."""
+    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+        keyed = isinstance(space, gym.spaces.Dict)
+        parts: Any = space.spaces
+        names = list(parts) if keyed else list(range(len(parts)))
+        kind = Mapping if keyed else Sequence
+        given = isinstance(observation, kind) and len(observation) == len(names)
+        if not given or (keyed and set(observation) != set(names)):
             raise RunFailure(
-                f"{self._name} returned an observation of shape {np.shape(observation)} in "
-                f"{where}, but its observation_space has {shape}; correct the environment."
+                f"{name} returned an observation in {where} without exactly the parts "
+                f"{', '.join(map(str, names))} of its observation_space; correct the environment."
             )
-        array = np.asarray(observation)
-        if not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
-            raise RunFailure(
-                f"{self._name} returned an observation of {array.dtype} in {where}, which holds no "
-                "numbers; correct the environment."
-            )
-        if not _fits_float32(array):
-            raise RunFailure(
-                f"{self._name} returned NaN or infinity in an observation in {where}, or a number "
-                "too large for float32; correct the environment."
-            )
-        if isinstance(space, gym.spaces.Discrete) and not space.contains(observation):
-            raise RunFailure(
-                f"{self._name} returned the observation {observation} in {where}, which lies "
-                f"outside {space}; correct the environment."
-            )
+        for part in names:
+            _check_observation(name, parts[part], observation[part], f"{where} at {part!r}")
+        return
+    shape = space.shape
+    if shape is not None and np.shape(observation) != shape:
+        raise RunFailure(
+            f"{name} returned an observation of shape {np.shape(observation)} in {where}, but its "
+            f"observation_space has {shape}; correct the environment."
+        )
+    array = np.asarray(observation)
+    if not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
+        raise RunFailure(
+            f"{name} returned an observation of {array.dtype} in {where}, which holds no numbers; "
+            "correct the environment."
+        )
+    if not _fits_float32(array):
+        raise RunFailure(
+            f"{name} returned NaN or infinity in an observation in {where}, or a number too large "
+            "for float32; correct the environment."
+        )
+    counted = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
+    if isinstance(space, counted) and not space.contains(observation):
+        raise RunFailure(
+            f"{name} returned the observation {' '.join(str(observation).split())} in {where}, "
+            f"which lies outside {space}; correct the environment."
+        )
 
 
 def _fits_float32(value: float | np.ndarray) -> bool:

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from loopwm.envs.codec import (
     AbstractActionCodec,
     AbstractObservationCodec,
+    Encoded,
     action_codec,
-    observation_codec,
 )
 from loopwm.envs.make import EnvSource, make
+from loopwm.envs.observations import observation_codec
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Spaces:
         finally:
             env.close()
 
-    def encode_observation(self, observation: Any) -> tuple[Float[np.ndarray, "batch n"], bool]:
+    def encode_observation(self, observation: Any) -> tuple[Encoded, bool]:
         """Encodes one observation or a batch.
 
         Args:
@@ -52,7 +53,7 @@ class Spaces:
         """
         if self.observation.is_batch(observation):
             return self.observation.encode(observation), True
-        return self.observation.encode(np.asarray(observation)[None]), False
+        return self.observation.encode(self.observation.batch([observation])), False
 
     def decode_action(self, u: Float[np.ndarray, "batch n"]) -> np.ndarray:
         """Raw actions of encoded ones of shape (batch, n)."""

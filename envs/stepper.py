@@ -5,8 +5,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
+from loopwm.envs.codec import Encoded
 from loopwm.envs.spaces import Spaces
 
 
@@ -20,7 +21,7 @@ class Transitions:
     """Whether the task ended."""
     truncated: Bool[np.ndarray, " envs"]
     """Whether time ran out."""
-    next_observation: Float[np.ndarray, "envs observation"]
+    next_observation: Float[np.ndarray, "envs observation"] | UInt8[np.ndarray, "envs observation"]
     """Encoded o_{t+1}; the final observation where the episode ended."""
     real: Bool[np.ndarray, " envs"]
     """False where the step was only a reset."""
@@ -45,7 +46,7 @@ class VectorStepper:
         self._ended = np.zeros(env.num_envs, bool)
         self.raw: Any = None
         """Raw observations to act upon now, leading axis (envs,)."""
-        self.observation: Float[np.ndarray, "envs observation"] = np.zeros((0, 0), np.float32)
+        self.observation: Encoded = np.zeros((0, 0), spaces.observation.dtype)
         """The same, encoded."""
 
     def reset(self, seed: int | None = None) -> None:
@@ -66,7 +67,7 @@ class VectorStepper:
         begun = self._ended.copy()
         if self._mode == mode.SAME_STEP:
             if ended.any():
-                final = np.stack([np.asarray(o) for o in info["final_obs"][ended]])
+                final = self.spaces.observation.batch(list(info["final_obs"][ended]))
                 following[ended] = self.spaces.observation.encode(final)
             begun, self._ended = ended.copy(), np.zeros_like(ended)
         elif self._mode == mode.DISABLED:

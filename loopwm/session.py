@@ -44,7 +44,12 @@ class Interrupted(RunFailure):
 
 def build_run_networks(config: RunConfig, spaces: Spaces) -> Networks:
     """Freshly initialised networks of a run, from its seed."""
-    sizes = Sizes(observation=spaces.observation.size, action=spaces.action.size)
+    sizes = Sizes(
+        observation=spaces.observation.size,
+        action=spaces.action.size,
+        shape=spaces.observation.shape,
+        image=spaces.observation.image,
+    )
     return _build(
         config.model,
         config.heads,
@@ -71,8 +76,8 @@ class Session:
             config: the resolved configuration.
 
         Raises:
-            UsageError: the environment cannot be made, a space is not supported, or the replay
-                does not fit into memory.
+            UsageError: the environment cannot be made, a space is not supported, the model does
+                not fit the observations, or the replay does not fit into memory.
         """
         self.source, self.config = source, config
         single = make(source)
@@ -88,14 +93,14 @@ class Session:
             config.collection.envs,
             self.spaces.observation.size,
             self.spaces.action.size,
+            self.spaces.observation.dtype,
         )
+        self.networks = build_run_networks(config, self.spaces)
 
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> PlanningAgent:
         """Trains in the folder; see `train`."""
         key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
-        learner = init_learner(
-            build_run_networks(self.config, self.spaces), self.config.learner, key=key
-        )
+        learner = init_learner(self.networks, self.config.learner, key=key)
         done = checkpoint.steps(folder)[-1] if resume else 0
         collection = self.config.collection
         vector = make_vector(self.source, collection.envs, same_step=collection.same_step_reset)

@@ -69,11 +69,16 @@ def dump(config: Any, registries: bool = True) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested mapping with `over` laid upon `base`; neither is changed."""
+    """A nested mapping with `over` laid upon `base`; neither is changed.
+
+    Where both name a registered class, and not the same, the settings of the other one are dropped.
+    """
     merged = dict(base)
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            another = {"name"} <= value.keys() & below.keys() and value["name"] != below["name"]
+            merged[key] = dict(value) if another else merge(below, value)
         else:
             merged[key] = value
     return merged

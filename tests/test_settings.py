@@ -134,3 +134,15 @@ def test_dump_and_build_are_inverse():
         assert settings.build(RunConfig, values) == config
         assert values["model"]["name"] == "looped"
         assert set(values) == {field.name for field in dataclasses.fields(RunConfig)}
+
+
+def test_another_model_does_not_keep_the_settings_of_the_one_before():
+    base = {"model": {"name": "looped", "latent": 8, "core": {"width": 4}}, "steps": 3}
+    assert settings.merge(base, {"model": {"name": "grid"}}) == {
+        "model": {"name": "grid"},
+        "steps": 3,
+    }
+    same = settings.merge(base, {"model": {"name": "looped", "depth": 2}})["model"]
+    assert same == {"name": "looped", "latent": 8, "depth": 2, "core": {"width": 4}}
+    unnamed = settings.merge({"model": {"latent": 8}}, {"model": {"name": "looped"}})["model"]
+    assert unnamed == {"latent": 8, "name": "looped"}

@@ -13,6 +13,9 @@ from loopwm.core.depth import FixedDepth as FixedDepth
 from loopwm.core.depth import ResidualHalting as ResidualHalting
 from loopwm.core.depth import SampledDepth as SampledDepth
 from loopwm.core.depth import poisson_depth as poisson_depth
+from loopwm.core.flat import ActionMap as ActionMap
+from loopwm.core.flat import FlatGridCore as FlatGridCore
+from loopwm.core.flat import Layout as Layout
 from loopwm.core.grid import GridConfig as GridConfig
 from loopwm.core.grid import GridCore as GridCore
 from loopwm.core.infinity import InfinityBlock as InfinityBlock
@@ -27,6 +30,10 @@ from loopwm.core.looped import Prelude as Prelude
 from loopwm.core.solution import RESULTS as RESULTS
 from loopwm.core.solution import LoopStats as LoopStats
 from loopwm.core.solution import Solution as Solution
+from loopwm.core.tokens import Preset as Preset
+from loopwm.core.tokens import TokenBlock as TokenBlock
+from loopwm.core.tokens import TokenConfig as TokenConfig
+from loopwm.core.tokens import TokenUpdate as TokenUpdate
 from loopwm.core.uncertified import FreeBlock as FreeBlock
 from loopwm.core.uncertified import LinearBlock as LinearBlock
 from loopwm.core.uncertified import UncertifiedUpdate as UncertifiedUpdate

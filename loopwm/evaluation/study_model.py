@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from loopwm.agents import PlanningAgent, PolicyAgent
-from loopwm.core import AbstractUpdate, LoopedCore
+from loopwm.core import AbstractUpdate, FlatGridCore, LoopedCore
 from loopwm.errors import UsageError
 from loopwm.evaluation.guarantees import certificate_of, statements
 from loopwm.evaluation.rollouts import Visits, random_actions, spread, study_outer
@@ -52,10 +52,10 @@ def study_world_model(
         UsageError: the model has no inner loop, or something voids its certificate.
     """
     model, networks = agent.world_model, agent.networks
-    if not isinstance(model.core, LoopedCore):
+    if not isinstance(model.core, LoopedCore | FlatGridCore):
         raise UsageError(
             f"The core of {name} is a {type(model.core).__name__}, which has no inner loop to "
-            "study; give a run whose model.name is looped."
+            "study; give a run whose model.name is looped, grid or tokens."
         )
     certificate, transition = certificate_of(model.core), _ball(model)
     key_inputs, key_inner, key_outer = jax.random.split(jax.random.key(config.seed), 3)
@@ -85,7 +85,7 @@ def study_world_model(
 
 def inner_inputs(
     model: AbstractWorldModel,
-    core: LoopedCore,
+    core: LoopedCore | FlatGridCore,
     visits: Visits,
     config: StudyConfig,
     *,
@@ -103,22 +103,22 @@ def inner_inputs(
         key: PRNG key.
 
     Returns:
-        The inputs; far ones start from a far state too, the others from h_0 = 0.
+        The inputs; far ones start from a far state too, the others from h_0.
     """
     key_z, key_u, key_e, key_h = jax.random.split(key, 4)
-    rows, count, width = spread(len(visits.z), config.visited), config.drawn, core.config.width
+    rows, count = spread(len(visits.z), config.visited), config.drawn
     z = jax.random.normal(key_z, (count, model.latent))
     u = random_actions(count, visits.u.shape[1], discrete, key=key_u)
     near = _preludes(
         core, jnp.concatenate([visits.z[rows], z]), jnp.concatenate([visits.u[rows], u])
     )
-    far = config.far * jax.random.normal(key_e, (count, width))
-    starts = config.far * jax.random.normal(key_h, (count, width))
+    bound = [_bound(core, e) for e in near]
+    far = config.far * jax.random.normal(key_e, (count, *near.shape[1:]))
+    starts = config.far * jax.random.normal(key_h, (count, *bound[0].start().shape))
     kinds = [VISITED] * len(rows) + [RANDOM] * count
-    zero = jnp.zeros(width)
     return [
-        InnerInput(kind, _bound(core, e), zero, model.depth)
-        for kind, e in zip(kinds, near, strict=True)
+        InnerInput(kind, update, update.start(), model.depth)
+        for kind, update in zip(kinds, bound, strict=True)
     ] + [InnerInput(FAR, _bound(core, e), h, model.depth) for e, h in zip(far, starts, strict=True)]
 
 
@@ -132,11 +132,11 @@ def why_none(module: object, state: Array | None = None) -> str | None:
 
 
 @eqx.filter_jit
-def _preludes(core: LoopedCore, z: Array, u: Array) -> Array:
+def _preludes(core: LoopedCore | FlatGridCore, z: Array, u: Array) -> Array:
     return jax.vmap(core.prelude)(z, u)
 
 
-def _bound(core: LoopedCore, e: Array) -> AbstractUpdate:
+def _bound(core: LoopedCore | FlatGridCore, e: Array) -> AbstractUpdate:
     """The inner update for an input, its settings the float32 numbers that the loop rounds to."""
     update = _bind(core, e)
     settings = {
@@ -148,7 +148,7 @@ def _bound(core: LoopedCore, e: Array) -> AbstractUpdate:
 
 
 @eqx.filter_jit
-def _bind(core: LoopedCore, e: Array) -> AbstractUpdate:
+def _bind(core: LoopedCore | FlatGridCore, e: Array) -> AbstractUpdate:
     return core.bind(e)
 
 

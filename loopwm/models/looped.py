@@ -4,15 +4,14 @@ import dataclasses
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from loopwm.core import AbstractDepthRule, CoreConfig, FixedDepth, LoopedCore, Solution
-from loopwm.errors import UsageError
-from loopwm.models.world_model import AbstractWorldModel, Outcome, Sizes, WorldModelBuilder
-from loopwm.nn import MLP, SoftNorm
-from loopwm.stability import Mode, TransitionDeclaration
+from loopwm.core import CoreConfig, LoopedCore
+from loopwm.models.latent import AbstractLoopedModel, check_positive_sizes
+from loopwm.models.observations import View, build_decoder, build_encoder
+from loopwm.models.world_model import Sizes, WorldModelBuilder
+from loopwm.nn import MLP, ImageDecoder, ImageEncoder, SoftNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,38 +24,26 @@ class LoopedConfig(WorldModelBuilder):
     """Width of encoder, decoder and outcome head."""
     depth: int = 4
     """T: loops per imagined transition."""
+    view: View = View.AUTO
+    """How encoder and decoder look at observations: auto, vector or image."""
     core: CoreConfig = CoreConfig()
     """The looped core."""
 
     def __post_init__(self):
         """Refuses sizes below 1."""
-        for name in ("latent", "hidden", "depth"):
-            if getattr(self, name) < 1:
-                raise UsageError(
-                    f"model.{name} is {getattr(self, name)}; it needs to be at least 1."
-                )
+        check_positive_sizes(self, "latent", "hidden", "depth")
 
     def build(self, sizes: Sizes, *, key: PRNGKeyArray) -> "LoopedWorldModel":
         """Builds the model for an environment's sizes."""
         return LoopedWorldModel(sizes, self, key=key)
 
 
-class LoopedWorldModel(AbstractWorldModel):
-    r"""Encoder, looped core, heads.
+class LoopedWorldModel(AbstractLoopedModel):
+    """A looped world model whose latent state is a vector in the ball of radius R = √latent."""
 
-    $$z = \mathrm{SoftNorm}(E(o)), \qquad
-    z' = \mathrm{SoftNorm}(z + \mathrm{Core}(z, u)),$$
-
-    so every latent state, encoded or imagined, lies in the ball of radius R = √latent for every
-    horizon and every action sequence. What the inner loop guarantees depends on the core's mode:
-    by default it contracts. The outer map z → z' is bounded, and may expand.
-
-    Source: LoopWM (arXiv 2606.18208).
-    """
-
-    encoder: MLP
+    encoder: MLP | ImageEncoder
     core: LoopedCore
-    decoder: MLP
+    decoder: MLP | ImageDecoder
     head: MLP
     bound: SoftNorm
     depth: int = eqx.field(static=True)
@@ -71,54 +58,11 @@ class LoopedWorldModel(AbstractWorldModel):
             key: PRNG key.
         """
         key_encoder, key_core, key_decoder, key_head = jax.random.split(key, 4)
-        latent, hidden = config.latent, config.hidden
-        self.encoder = MLP(sizes.observation, latent, width=hidden, key=key_encoder)
+        latent, hidden, view = config.latent, config.hidden, config.view
+        self.encoder = build_encoder(sizes, latent, view, hidden=hidden, key=key_encoder)
         self.core = LoopedCore(latent, sizes.action, config.core, key=key_core)
-        self.decoder = MLP(latent, sizes.observation, width=hidden, key=key_decoder)
+        self.decoder = build_decoder(latent, sizes, view, hidden=hidden, key=key_decoder)
         self.head = MLP(2 * latent + sizes.action, 2, width=hidden, key=key_head)
         self.bound = SoftNorm(float(np.sqrt(latent)))
         self.depth = config.depth
         self.latent = latent
-
-    def encode(self, observation: Float[Array, " observation"]) -> Float[Array, " latent"]:
-        """z_t of shape (latent,) in the ball of radius R from o_t of shape (observation,)."""
-        return self.bound(self.encoder(observation))
-
-    def transition(
-        self,
-        z: Float[Array, " latent"],
-        u: Float[Array, " action"],
-        rule: AbstractDepthRule | None = None,
-    ) -> Solution[Float[Array, " latent"]]:
-        """One imagined transition; z' = SoftNorm(z + Core(z, u)), shape (latent,)."""
-        inner = self.core(z, u, FixedDepth(self.depth) if rule is None else rule)
-        return Solution(value=self.bound(z + inner.value), result=inner.result, stats=inner.stats)
-
-    def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:
-        """Normalised observation, shape (observation,)."""
-        return self.decoder(z)
-
-    def declare_transition(self) -> TransitionDeclaration:
-        """The ball of imagined states: SoftNorm's radius with rounding.
-
-        Raises:
-            UsageError: the core's loop is not bounded itself, so that its state may overflow and
-                no arithmetic keeps the promise of the soft norm.
-        """
-        mode = self.core.config.mode
-        if mode in (Mode.LINEAR, Mode.FREE):
-            raise UsageError(
-                f"The core is of mode '{mode}', whose loop may overflow, so no ball is proven for "
-                "imagined states; use mode contractive or bounded."
-            )
-        return TransitionDeclaration(radius=self.bound.reach(self.latent))
-
-    def outcome(
-        self,
-        z: Float[Array, " latent"],
-        u: Float[Array, " action"],
-        z_next: Float[Array, " latent"],
-    ) -> Outcome:
-        """Reward and continuation from one fused head over [z_t, u_t, z_{t+1}]."""
-        reward, logit = self.head(jnp.concatenate([z, u, z_next]))
-        return Outcome(reward=reward, continuation_logit=logit)

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, UInt8
 
 
 class Normalizer(eqx.Module):
@@ -19,12 +19,33 @@ class Normalizer(eqx.Module):
     """Normalised entries are clipped to ± this many standard deviations."""
 
     @classmethod
-    def create(cls, size: int) -> "Normalizer":
-        """Mean 0 and variance 1 before anything was seen."""
-        return cls(mean=np.zeros(size), variance=np.ones(size), count=np.zeros(()))
+    def create(
+        cls,
+        size: int,
+        offset: Float[np.ndarray, " observation"] | None = None,
+        width: Float[np.ndarray, " observation"] | None = None,
+    ) -> "Normalizer":
+        """Before anything was seen: mean `offset` and deviation `width`, 0 and 1 if left out."""
+        return cls(
+            mean=np.zeros(size) if offset is None else offset,
+            variance=np.ones(size) if width is None else width**2,
+            count=np.zeros(()),
+        )
 
-    def update(self, batch: Float[np.ndarray, "batch observation"]) -> "Normalizer":
-        """Merges a batch of shape (batch, observation); on the host, in float64."""
+    def update(
+        self,
+        batch: Float[np.ndarray, "batch observation"],
+        running: Bool[np.ndarray, " observation"] | None = None,
+    ) -> "Normalizer":
+        """Merges a batch; on the host, in float64.
+
+        Args:
+            batch: observations, shape (batch, observation).
+            running: entries whose mean and variance follow what is seen; all when left out.
+
+        Returns:
+            The normaliser that has seen the batch too.
+        """
         size = batch.shape[0]
         if size == 0:
             return self
@@ -35,14 +56,20 @@ class Normalizer(eqx.Module):
         merged = (
             np.asarray(self.variance) * count + variance * size + delta**2 * (count * size / total)
         ) / total
+        moved = np.asarray(self.mean) + delta * (size / total)
+        if running is not None:
+            moved = np.where(running, moved, self.mean)
+            merged = np.where(running, merged, self.variance)
         return Normalizer(
-            mean=np.asarray(self.mean) + delta * (size / total),
+            mean=moved,
             variance=merged,
             count=np.asarray(total),
             clip=self.clip,
         )
 
-    def __call__(self, observation: Float[Array, " observation"]) -> Float[Array, " observation"]:
+    def __call__(
+        self, observation: Float[Array, " observation"] | UInt8[Array, " observation"]
+    ) -> Float[Array, " observation"]:
         """Normalises one observation of shape (observation,); a constant entry becomes 0."""
         mean = jnp.asarray(self.mean, jnp.float32)
         scale = jnp.sqrt(jnp.asarray(self.variance, jnp.float32) + 1e-8)

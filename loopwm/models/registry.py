@@ -1,8 +1,12 @@
 """World models by name; a further one is a file and a line here."""
 
+from loopwm.models.grid import GridModelConfig
 from loopwm.models.looped import LoopedConfig
+from loopwm.models.token import TokenModelConfig
 from loopwm.models.world_model import WorldModelBuilder
 
 WORLD_MODELS: dict[str, type[WorldModelBuilder]] = {
     "looped": LoopedConfig,
+    "grid": GridModelConfig,
+    "tokens": TokenModelConfig,
 }

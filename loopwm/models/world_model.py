@@ -19,6 +19,11 @@ class Sizes:
     """Size of the encoded, normalised observation vector."""
     action: int
     """Size of the encoded action vector u."""
+    shape: tuple[int, ...] | None = None
+    """Shape that the observation vector was flattened from, in row-major order; None where it has
+    none, as that of a dictionary."""
+    image: bool = False
+    """Whether `shape` is that of an image: height, width, channels."""
 
 
 class Outcome(eqx.Module):

@@ -6,6 +6,8 @@ from loopwm.nn.convolution import CappedConvolution as CappedConvolution
 from loopwm.nn.convolution import ConvConvexPotential as ConvConvexPotential
 from loopwm.nn.convolution import ConvolutionCap as ConvolutionCap
 from loopwm.nn.convolution import ConvResidualLayer as ConvResidualLayer
+from loopwm.nn.image import ImageDecoder as ImageDecoder
+from loopwm.nn.image import ImageEncoder as ImageEncoder
 from loopwm.nn.infinity import AbstractInfinityLayer as AbstractInfinityLayer
 from loopwm.nn.infinity import L1Cap as L1Cap
 from loopwm.nn.infinity import L1CappedMix as L1CappedMix
@@ -30,3 +32,5 @@ from loopwm.nn.residual import rms_normalised as rms_normalised
 from loopwm.nn.sandwich import Sandwich as Sandwich
 from loopwm.nn.self_attention import SelfAttention as SelfAttention
 from loopwm.nn.sll import SLL as SLL
+from loopwm.nn.tokens import AttentionLayer as AttentionLayer
+from loopwm.nn.tokens import TokenWise as TokenWise

@@ -34,6 +34,7 @@ class AbstractInjected(AbstractLipschitz):
     """A layer y⁺ = f(y, e) of a looped block: constant in y at most `lipschitz` for every e.
 
     States are of any shape that the layer knows: (width,), (*cells, channels) or (tokens, width).
+    The norm is the 2-norm of all entries, or the one that the layer has as `norm`.
     """
 
     @abc.abstractmethod
@@ -46,7 +47,7 @@ class AbstractInjected(AbstractLipschitz):
 
     @abc.abstractmethod
     def rounding(self, y: Float[Array, "*state"], injected: PyTree) -> Float[Array, ""]:
-        """Upper bound in the 2-norm of the rounding error of one call, in working precision."""
+        """Upper bound in its norm of the rounding error of one call, in working precision."""
 
 
 class CappedLinear(AbstractLipschitz):

@@ -4,16 +4,22 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from loopwm.errors import UsageError
+
+Observations = Float[np.ndarray, "envs observation"] | UInt8[np.ndarray, "envs observation"]
+"""Encoded observations of all environments."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceBatch:
     """Sequences of consecutive steps; leading axes (updates, batch)."""
 
-    observation: Float[np.ndarray, "updates batch steps_plus_one observation"]
+    observation: (
+        Float[np.ndarray, "updates batch steps_plus_one observation"]
+        | UInt8[np.ndarray, "updates batch steps_plus_one observation"]
+    )
     """o_t … o_{t+H}, encoded, not normalised; repeated after the end of the episode."""
     action: Float[np.ndarray, "updates batch steps action"]
     """u_t … u_{t+H−1}."""
@@ -34,7 +40,14 @@ class Replay:
     once.
     """
 
-    def __init__(self, capacity: int, envs: int, observation: int, action: int):
+    def __init__(
+        self,
+        capacity: int,
+        envs: int,
+        observation: int,
+        action: int,
+        dtype: type[np.float32] | type[np.uint8] = np.float32,
+    ):
         """Allocates the whole memory at once.
 
         Args:
@@ -42,6 +55,7 @@ class Replay:
             envs: number of environments.
             observation: size of an encoded observation.
             action: size of an encoded action.
+            dtype: type of the entries of an encoded observation.
 
         Raises:
             UsageError: the capacity is too small, or more than the machine's memory.
@@ -53,7 +67,7 @@ class Replay:
                 f"{3 * envs}."
             )
         try:
-            self._observation = np.zeros((envs, length, observation), np.float32)
+            self._observation = np.zeros((envs, length, observation), dtype)
             self._action = np.zeros((envs, length, action), np.float32)
             self._reward = np.zeros((envs, length), np.float32)
             self._terminated = np.zeros((envs, length), bool)
@@ -74,9 +88,7 @@ class Replay:
         """Steps that a sequence can start at."""
         return int(np.sum(~self._last))
 
-    def begin(
-        self, observation: Float[np.ndarray, "envs observation"], mask: Bool[np.ndarray, " envs"]
-    ) -> None:
+    def begin(self, observation: Observations, mask: Bool[np.ndarray, " envs"]) -> None:
         """Starts an episode in the masked environments with their first observation o_0."""
         rows = np.flatnonzero(mask)
         at = self._position[rows]
@@ -89,7 +101,7 @@ class Replay:
         reward: Float[np.ndarray, " envs"],
         terminated: Bool[np.ndarray, " envs"],
         truncated: Bool[np.ndarray, " envs"],
-        next_observation: Float[np.ndarray, "envs observation"],
+        next_observation: Observations,
         mask: Bool[np.ndarray, " envs"],
     ) -> None:
         """Adds one step of the masked environments.

@@ -115,7 +115,10 @@ class Trainer:
         self._make_actor, self._random = make_actor, random_actor
         self._evaluate, self._summarise = evaluate, summarise
         self.threshold, self.telemetry = threshold, telemetry
-        self.normalizer = Normalizer.create(spaces.observation.size)
+        self._scaling = spaces.observation.scaling()
+        self.normalizer = Normalizer.create(
+            spaces.observation.size, self._scaling.offset, self._scaling.width
+        )
         self.rng = np.random.default_rng(config.seed)
         self.counters = Counters(
             next_evaluation=config.evaluation.every, next_checkpoint=config.checkpoint_every
@@ -190,8 +193,10 @@ class Trainer:
         self._returns[mask] = 0.0
 
     def _see(self, observations: np.ndarray) -> None:
-        if self.spaces.observation.normalise:
-            self.normalizer = self.normalizer.update(observations.astype(np.float64))
+        if self._scaling.running.any():
+            self.normalizer = self.normalizer.update(
+                observations.astype(np.float64), self._scaling.running
+            )
 
     def _collect(self, stepper: VectorStepper) -> None:
         """One vector step into replay."""

@@ -105,8 +105,8 @@ FAULTS = {
     "MissingReward": "missing reward",
 }
 SPACES: dict[str, dict[str, gym.Space]] = {
-    "DictObservation": {"observation": gym.spaces.Dict({"a": gym.spaces.Discrete(2)})},
-    "TupleObservation": {"observation": gym.spaces.Tuple((gym.spaces.Discrete(2),))},
+    "DictObservation": {"observation": gym.spaces.Dict({"a": gym.spaces.Text(3)})},
+    "TupleObservation": {"observation": gym.spaces.Tuple((gym.spaces.Text(3),))},
     "MultiDiscreteAction": {"action": gym.spaces.MultiDiscrete([2, 3])},
     "UnboundedAction": {"action": gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)},
 }

@@ -81,3 +81,72 @@ class Paddle(gym.Env):
 gym.register("Counting-v0", entry_point=Counting, max_episode_steps=50)
 gym.register("Corridor-v0", entry_point=Corridor, max_episode_steps=20)
 gym.register("Paddle-v0", entry_point=Paddle, max_episode_steps=20)
+
+
+class Marker(gym.Env):
+    """A marker on a 3×4 board, where it stands and where it should go; actions move it.
+
+    `kind` chooses how the board is shown: as a grid of numbers, as a picture of uint8, as an array
+    of discrete values (nothing, goal, marker), or as a dictionary with parts of all kinds.
+    """
+
+    rows, columns = 3, 4
+
+    def __init__(self, kind: str = "grid"):
+        shape = (self.rows, self.columns)
+        spaces = {
+            "grid": gym.spaces.Box(0.0, 1.0, (*shape, 2), np.float32),
+            "picture": gym.spaces.Box(0, 255, (2 * 4 + 1, 9, 2), np.uint8),
+            "values": gym.spaces.MultiDiscrete(np.full(shape, 3)),
+        }
+        inner = {"values": spaces["values"], "picture": spaces["picture"]}
+        spaces["parts"] = gym.spaces.Dict(
+            {
+                "inner": gym.spaces.Dict(inner),
+                "moves": gym.spaces.Box(0.0, np.inf, (1,), np.float32),
+                "row": gym.spaces.Discrete(self.rows),
+                "two": gym.spaces.Tuple((gym.spaces.MultiBinary(2), spaces["grid"])),
+            }
+        )
+        self.kind = kind
+        self.observation_space = spaces[kind]
+        self.action_space = gym.spaces.Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.at = self.np_random.integers(0, (self.rows, self.columns))
+        self.goal = self.np_random.integers(0, (self.rows, self.columns))
+        self.moves = 0
+        return self.show(self.kind), {}
+
+    def step(self, action: int):
+        move = np.asarray([(0, 1), (0, -1), (1, 0), (-1, 0)][int(action)])
+        self.at = np.clip(self.at + move, 0, (self.rows - 1, self.columns - 1))
+        self.moves += 1
+        there = bool(np.all(self.at == self.goal))
+        return self.show(self.kind), float(there), there, False, {}
+
+    def show(self, kind: str) -> Any:
+        """The board as it is now."""
+        board = np.zeros((self.rows, self.columns, 2), np.float32)
+        board[tuple(self.at)][0] = board[tuple(self.goal)][1] = 1.0
+        if kind == "grid":
+            return board
+        if kind == "picture":
+            picture = np.zeros((9, 9, 2), np.uint8)
+            picture[:9, :8] = 255 * np.kron(board, np.ones((3, 2, 1))).astype(np.uint8)
+            return picture
+        if kind == "values":
+            return np.argmax(np.concatenate([0.5 + 0 * board[..., :1], board[..., ::-1]], -1), -1)
+        return {
+            "inner": {"values": self.show("values"), "picture": self.show("picture")},
+            "moves": np.asarray([self.moves], np.float32),
+            "row": int(self.at[0]),
+            "two": (np.asarray(self.at % 2, np.int8), board),
+        }
+
+
+for kind in ("grid", "picture", "values", "parts"):
+    gym.register(
+        f"Marker-{kind}-v0", entry_point=Marker, max_episode_steps=8, kwargs={"kind": kind}
+    )

@@ -111,7 +111,7 @@ def test_gradients_reach_every_weight(small_model, rng):
 
 @pytest.mark.parametrize("name", WORLD_MODELS)
 def test_every_registered_model_builds_and_imagines(name, filled, rng):
-    model = filled(lambda key: WORLD_MODELS[name]().build(Sizes(3, 2), key=key))
+    model = filled(lambda key: WORLD_MODELS[name]().build(Sizes(3, 2, (3, 1, 1)), key=key))
 
     @eqx.filter_jit
     def run(model, observation, u):
