@@ -1,9 +1,15 @@
-"""The Gymnasium side: codecs, making environments, stepping them."""
+"""The Gymnasium side: codecs, making environments, stepping them; environments of known depth."""
 
+from loopwm.envs import automaton_ring as automaton_ring
+from loopwm.envs import dominoes as dominoes
+from loopwm.envs import flood_maze as flood_maze
+from loopwm.envs import nlink_pendulum as nlink_pendulum
+from loopwm.envs import sliding_ice as sliding_ice
 from loopwm.envs import thresholds as thresholds
 from loopwm.envs.codec import AbstractActionCodec as AbstractActionCodec
 from loopwm.envs.codec import AbstractObservationCodec as AbstractObservationCodec
 from loopwm.envs.codec import action_codec as action_codec
+from loopwm.envs.depth import DepthTransitions as DepthTransitions
 from loopwm.envs.guard import GuardedEnv as GuardedEnv
 from loopwm.envs.make import EnvSource as EnvSource
 from loopwm.envs.make import env_name as env_name
@@ -11,6 +17,9 @@ from loopwm.envs.make import make as make
 from loopwm.envs.make import make_vector as make_vector
 from loopwm.envs.make import registered as registered
 from loopwm.envs.observations import observation_codec as observation_codec
+from loopwm.envs.registration import register as _register
 from loopwm.envs.spaces import Spaces as Spaces
 from loopwm.envs.stepper import Transitions as Transitions
 from loopwm.envs.stepper import VectorStepper as VectorStepper
+
+_register()

@@ -12,17 +12,17 @@ from loopwm.errors import UsageError
 class FloodFill:
     """Mazes with their starting cells and the answers."""
 
-    walls: Bool[np.ndarray, "count size size"]
-    """Cells that block, shape (count, size, size)."""
-    start: Bool[np.ndarray, "count size size"]
-    """The starting cell, which is open; shape (count, size, size)."""
-    reached: Bool[np.ndarray, "count size size"]
-    """Cells connected with it, itself included; shape (count, size, size)."""
+    walls: Bool[np.ndarray, "count height width"]
+    """Cells that block, shape (count, height, width)."""
+    start: Bool[np.ndarray, "count height width"]
+    """The starting cell, which is open; shape (count, height, width)."""
+    reached: Bool[np.ndarray, "count height width"]
+    """Cells connected with it, itself included; shape (count, height, width)."""
     depth: Int32[np.ndarray, " count"]
     """Hops needed to reach the farthest of them, shape (count,)."""
 
     def inputs(self) -> np.ndarray:
-        """Walls and start as two channels of 0 and 1, float32, shape (count, size, size, 2)."""
+        """Walls and start as two channels of 0 and 1, float32, shape (count, height, width, 2)."""
         return np.stack([self.walls, self.start], axis=-1).astype(np.float32)
 
 
@@ -58,14 +58,18 @@ def flood(
 
 
 def sample(
-    rng: np.random.Generator, count: int, size: int = 8, *, wall_probability: float = 0.3
+    rng: np.random.Generator,
+    count: int,
+    size: int | tuple[int, int] = 8,
+    *,
+    wall_probability: float = 0.3,
 ) -> FloodFill:
     """Draws mazes of independent walls, each with one open starting cell, and floods them.
 
     Args:
         rng: where mazes are drawn from.
         count: number of mazes, at least 1.
-        size: cells on a side, at least 1.
+        size: cells on a side, or (height, width); at least 1 each.
         wall_probability: probability of a wall, in [0, 1).
 
     Returns:
@@ -74,15 +78,16 @@ def sample(
     Raises:
         UsageError: a size or the probability is out of range.
     """
-    if count < 1 or size < 1:
+    height, width = (size, size) if isinstance(size, int) else size
+    if count < 1 or height < 1 or width < 1:
         raise UsageError(f"count is {count} and size {size}; give at least 1 of each.")
     if not 0.0 <= wall_probability < 1.0:
         raise UsageError(
             f"wall_probability is {wall_probability}; give a number in [0, 1) to leave open cells."
         )
-    walls = rng.random((count, size, size)) < wall_probability
-    start = np.zeros((count, size * size), bool)
-    start[np.arange(count), rng.integers(0, size * size, count)] = True
+    walls = rng.random((count, height, width)) < wall_probability
+    start = np.zeros((count, height * width), bool)
+    start[np.arange(count), rng.integers(0, height * width, count)] = True
     start = start.reshape(walls.shape)
     walls &= ~start
     reached, depth = flood(walls, start)

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import loopwm.envs as _envs  # noqa: F401 (registers loopwm/…-v0 with Gymnasium)
+
 if TYPE_CHECKING:
     from loopwm.run import load as load
     from loopwm.run import resume as resume

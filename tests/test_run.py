@@ -274,3 +274,10 @@ def test_a_fresh_folder_is_named_and_numbered(cartpole_run, in_tmp):
         assert (pathlib.Path("runs") / expected / "summary.json").is_file()
     assert len(list(pathlib.Path("runs").iterdir())) == 2
     assert read_evals(pathlib.Path("runs/CartPole-v1-seed3")) == []  # it ended before the first
+
+
+def test_a_run_in_one_of_our_own_environments(compile_cache, tmp_path):
+    _, folder = train(tmp_path / "run", "loopwm/SlidingIce-v0")
+    records = read_evals(folder.path)
+    assert records[-1]["env_steps"] == DEBUG.steps
+    assert all(0.0 <= record["return_mean"] <= 1.0 for record in records)
