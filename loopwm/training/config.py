@@ -4,7 +4,7 @@ import dataclasses
 
 from loopwm.errors import UsageError
 from loopwm.models import WORLD_MODELS, LoopedConfig, ValueConfig, WorldModelBuilder
-from loopwm.planning import PlanningConfig
+from loopwm.planning import PLANNERS, PlanningConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,3 +161,10 @@ class RunConfig:
             )
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; give 0 or a positive integer.")
+        for name in PLANNERS:
+            coarse = getattr(self.planning, name).coarse.depth
+            if isinstance(self.model, LoopedConfig) and (coarse or 0) > self.model.depth:
+                raise UsageError(
+                    f"planning.{name}.coarse.depth is {coarse}, more than model.depth "
+                    f"({self.model.depth}); lower it."
+                )
