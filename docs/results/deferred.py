@@ -1,6 +1,6 @@
 """Deferred decoding against decoding each step, on the cellular automaton: K = 8 chained steps.
 
-    python docs/results/deferred.py [--seed 0 1 2] [--updates 800] [--readout 16 64 256] [--flips 0]
+    python docs/results/deferred.py [--seed 0 1 2] [--updates 1200] [--readout 16 64 256]
 
 One env step is one micro-step of rule 110 on a ring of 24 cells, after as many flips of random
 cells as asked for, which are the actions. Both ways to decode train the same bounded process core
@@ -79,12 +79,12 @@ def rollout_seconds(model: OpenLoopGrid, data: Trajectories, repeats: int) -> di
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=800)
+    parser.add_argument("--updates", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=5e-3)
     parser.add_argument("--readout", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--flips", type=int, default=0, help="cells flipped before each step")
-    parser.add_argument("--alpha", type=float, default=1.0, help="weight of the consistency term")
+    parser.add_argument("--alpha", type=float, default=0.1, help="weight of the consistency term")
     parser.add_argument("--beta", type=float, default=0.0, help="weight of movement beyond 8·C")
     parser.add_argument("--limit", type=float, default=20.0, help="C")
     parser.add_argument("--loops", type=int, default=1, help="loops an env step")
