@@ -2,6 +2,11 @@
 
 from loopwm.planning.categorical_cem import CategoricalCEM as CategoricalCEM
 from loopwm.planning.categorical_cem import CategoricalCEMConfig as CategoricalCEMConfig
+from loopwm.planning.coarse import CoarseConfig as CoarseConfig
+from loopwm.planning.coarse import Effort as Effort
+from loopwm.planning.coarse import Ranker as Ranker
+from loopwm.planning.coarse import Ranking as Ranking
+from loopwm.planning.coarse import Rescoring as Rescoring
 from loopwm.planning.mppi import MPPI as MPPI
 from loopwm.planning.mppi import MPPIConfig as MPPIConfig
 from loopwm.planning.planner import AbstractPlanner as AbstractPlanner
@@ -14,5 +19,6 @@ from loopwm.planning.seam import AbstractPlanningModel as AbstractPlanningModel
 from loopwm.planning.seam import Imagined as Imagined
 from loopwm.planning.seam import NetworksModel as NetworksModel
 from loopwm.planning.seam import Score as Score
+from loopwm.planning.seam import Scoring as Scoring
 from loopwm.planning.seam import propose_sequence as propose_sequence
 from loopwm.planning.seam import score as score

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
+from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
 from loopwm.planning.planner import (
     AbstractPlanner,
     Plan,
@@ -17,7 +18,7 @@ from loopwm.planning.planner import (
     check_sizes,
     elite_weights,
 )
-from loopwm.planning.seam import AbstractPlanningModel, score
+from loopwm.planning.seam import AbstractPlanningModel, Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,10 @@ class CategoricalCEMConfig(PlannerBuilder):
     """Share of the old probabilities kept in a refit."""
     floor: float = 0.02
     """Probability mass spread evenly over all actions when sampling, and when exploring."""
+    scoring: Scoring = Scoring.EACH_STEP
+    """Where a sequence's score asks for rewards: each_step, or terminal (see `score`)."""
+    coarse: CoarseConfig = CoarseConfig()
+    """Coarse-to-fine planning, off by default."""
 
     def __post_init__(self):
         """Refuses sizes that cannot work."""
@@ -63,6 +68,8 @@ class CategoricalCEMConfig(PlannerBuilder):
             horizon=self.horizon,
             iterations=self.iterations,
             proposals=self.proposals,
+            population=self.population,
+            ranker=Ranker(self.elites, self.scoring, self.coarse),
         )
 
 
@@ -89,6 +96,8 @@ class CategoricalCEM(AbstractPlanner):
     horizon: int = eqx.field(static=True)
     iterations: int = eqx.field(static=True)
     proposals: int = eqx.field(static=True)
+    population: int = eqx.field(static=True)
+    ranker: Ranker
 
     def cold_start(self) -> Float[Array, "horizon action"]:
         """Uniform probabilities, shape (horizon, actions)."""
@@ -114,8 +123,9 @@ class CategoricalCEM(AbstractPlanner):
         state: CEMState,
         *,
         key: PRNGKeyArray,
+        effort: Effort = Effort.FULL,
     ) -> CEMState:
-        """Sample, score, refit."""
+        """Sample, score at the given effort, refit."""
         config = self.config
         drawn = config.population - config.proposals
         index = jax.random.categorical(
@@ -123,15 +133,14 @@ class CategoricalCEM(AbstractPlanner):
         )
         sampled = jax.nn.one_hot(index, self.action_size)
         population = jnp.concatenate([state.proposed, sampled])
-        scores = jax.vmap(lambda u: score(model, z, u))(population)
-        best, chosen = jax.lax.top_k(scores.value, config.elites)
-        weights = elite_weights(best, config.temperature)
-        frequencies = jnp.einsum("e,eha->ha", weights, population[chosen])
+        found = self.ranker(model, z, population, effort)
+        weights = elite_weights(found.value, config.temperature)
+        frequencies = jnp.einsum("e,eha->ha", weights, population[found.index])
         kept = config.momentum
         return CEMState(
             probabilities=kept * state.probabilities + (1.0 - kept) * frequencies,
             proposed=state.proposed,
-            stats=PlanStats(best[0], jnp.mean(scores.value), jnp.mean(scores.loops)),
+            stats=PlanStats(found.value[0], found.mean, found.loops),
         )
 
     def postprocess(self, state: CEMState, explore: Array, *, key: PRNGKeyArray) -> Plan:

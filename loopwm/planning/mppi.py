@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
+from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
 from loopwm.planning.planner import (
     AbstractPlanner,
     Plan,
@@ -17,7 +18,7 @@ from loopwm.planning.planner import (
     check_sizes,
     elite_weights,
 )
-from loopwm.planning.seam import AbstractPlanningModel, score
+from loopwm.planning.seam import AbstractPlanningModel, Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,10 @@ class MPPIConfig(PlannerBuilder):
     """Smallest standard deviation of an action entry."""
     scale_max: float = 1.0
     """Standard deviation at the first iteration."""
+    scoring: Scoring = Scoring.EACH_STEP
+    """Where a sequence's score asks for rewards: each_step, or terminal (see `score`)."""
+    coarse: CoarseConfig = CoarseConfig()
+    """Coarse-to-fine planning, off by default."""
 
     def __post_init__(self):
         """Refuses sizes that cannot work."""
@@ -63,6 +68,8 @@ class MPPIConfig(PlannerBuilder):
             horizon=self.horizon,
             iterations=self.iterations,
             proposals=self.proposals,
+            population=self.population,
+            ranker=Ranker(self.elites, self.scoring, self.coarse),
         )
 
 
@@ -93,6 +100,8 @@ class MPPI(AbstractPlanner):
     horizon: int = eqx.field(static=True)
     iterations: int = eqx.field(static=True)
     proposals: int = eqx.field(static=True)
+    population: int = eqx.field(static=True)
+    ranker: Ranker
 
     def cold_start(self) -> Float[Array, "horizon action"]:
         """Mean 0, shape (horizon, action)."""
@@ -121,16 +130,16 @@ class MPPI(AbstractPlanner):
         state: MPPIState,
         *,
         key: PRNGKeyArray,
+        effort: Effort = Effort.FULL,
     ) -> MPPIState:
-        """Sample, score, refit."""
+        """Sample, score at the given effort, refit."""
         config = self.config
         drawn = config.population - config.proposals
         noise = jax.random.normal(key, (drawn, self.horizon, self.action_size))
         sampled = jnp.clip(state.mean[None] + state.scale[None] * noise, -1.0, 1.0)
         population = jnp.concatenate([state.proposed, sampled])
-        scores = jax.vmap(lambda u: score(model, z, u))(population)
-        best, index = jax.lax.top_k(scores.value, config.elites)
-        elites, weights = population[index], elite_weights(best, config.temperature)
+        found = self.ranker(model, z, population, effort)
+        elites, weights = population[found.index], elite_weights(found.value, config.temperature)
         # The weights sum to 1 up to rounding, which may leave the box.
         mean = jnp.clip(jnp.einsum("e,eha->ha", weights, elites), -1.0, 1.0)
         variance = jnp.einsum("e,eha->ha", weights, (elites - mean[None]) ** 2)
@@ -140,7 +149,7 @@ class MPPI(AbstractPlanner):
             proposed=state.proposed,
             elites=elites,
             weights=weights,
-            stats=PlanStats(best[0], jnp.mean(scores.value), jnp.mean(scores.loops)),
+            stats=PlanStats(found.value[0], found.mean, found.loops),
         )
 
     def postprocess(self, state: MPPIState, explore: Array, *, key: PRNGKeyArray) -> Plan:

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
-from loopwm.planning.seam import AbstractPlanningModel, propose_sequence
+from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
+from loopwm.planning.seam import AbstractPlanningModel, Scoring, propose_sequence
 
 
 class PlanStats(eqx.Module):
@@ -22,7 +23,7 @@ class PlanStats(eqx.Module):
     mean: Float[Array, ""]
     """Mean return over the last population, scalar."""
     loops: Float[Array, ""]
-    """Inner loops an imagined transition, mean, scalar."""
+    """Inner loops an imagined transition, mean over all that the decision scored, scalar."""
 
 
 class Plan(eqx.Module):
@@ -42,6 +43,8 @@ class AbstractPlanner(eqx.Module):
     horizon: eqx.AbstractVar[int]
     iterations: eqx.AbstractVar[int]
     proposals: eqx.AbstractVar[int]
+    population: eqx.AbstractVar[int]
+    ranker: eqx.AbstractVar[Ranker]
 
     @abc.abstractmethod
     def cold_start(self) -> Any:
@@ -67,8 +70,9 @@ class AbstractPlanner(eqx.Module):
         state: Any,
         *,
         key: PRNGKeyArray,
+        effort: Effort = Effort.FULL,
     ) -> Any:
-        """One iteration: sample, score, refit."""
+        """One iteration: sample, score at the given effort, refit."""
 
     @abc.abstractmethod
     def postprocess(self, state: Any, explore: Array, *, key: PRNGKeyArray) -> Plan:
@@ -96,16 +100,25 @@ class AbstractPlanner(eqx.Module):
             The decision and the next warm start.
         """
         key_propose, key_steps, key_last = jax.random.split(key, 3)
-        proposed = jax.vmap(lambda k: propose_sequence(model, z, self.horizon, key=k))(
+        phases = self.ranker.phases(model, self.iterations)
+        # Proposals are scored like all others, so they are as good as the first iteration needs.
+        prior = model if phases[0][0] is Effort.FULL else self.ranker.rough(model)
+        proposed = jax.vmap(lambda k: propose_sequence(prior, z, self.horizon, key=k))(
             jax.random.split(key_propose, self.proposals)
         )
+        keys, state = jax.random.split(key_steps, self.iterations), self.init(warm_start, proposed)
+        first, loops, sequences = 0, jnp.zeros(()), 0
+        for effort, count in phases:
 
-        def body(state, step_key):
-            return self.step(model, z, state, key=step_key), None
+            def body(state, step_key, effort=effort):
+                state = self.step(model, z, state, key=step_key, effort=effort)
+                return state, state.stats.loops
 
-        state, _ = jax.lax.scan(
-            body, self.init(warm_start, proposed), jax.random.split(key_steps, self.iterations)
-        )
+            state, spent = jax.lax.scan(body, state, keys[first : first + count])
+            imagined = self.ranker.imagined(self.population, effort)
+            loops, sequences = loops + imagined * jnp.sum(spent), sequences + count * imagined
+            first += count
+        state = eqx.tree_at(lambda s: s.stats.loops, state, loops / sequences)
         return self.postprocess(state, explore, key=key_last)
 
 
@@ -150,4 +163,16 @@ def check_sizes(name: str, config: Any) -> None:
     if not 0.0 < config.temperature < float("inf"):
         raise UsageError(
             f"{name}.temperature is {config.temperature}; give a positive, finite number."
+        )
+    coarse: CoarseConfig = config.coarse
+    coarse.check(
+        name,
+        iterations=config.iterations,
+        population=config.population,
+        elites=config.elites,
+    )
+    if config.horizon == 1 and Scoring.TERMINAL in (config.scoring, coarse.scoring):
+        raise UsageError(
+            f"{name}.horizon is 1, so terminal scoring defers nothing; raise it, or set scoring "
+            "to each_step."
         )

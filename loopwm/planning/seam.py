@@ -1,14 +1,26 @@
 """The one seam between planner and model: pure functions of latent states."""
 
 import abc
+import dataclasses
+import enum
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from loopwm.core import AbstractDepthRule
+from loopwm.core import AbstractDepthRule, FixedDepth
+from loopwm.errors import UsageError
 from loopwm.models import Networks
+
+
+class Scoring(enum.StrEnum):
+    """Where the return of an imagined sequence asks for rewards and continuations."""
+
+    EACH_STEP = "each_step"
+    """At every step."""
+    TERMINAL = "terminal"
+    """At the last step alone: K transitions, one evaluation of the outcome head."""
 
 
 class Imagined(eqx.Module):
@@ -44,6 +56,17 @@ class AbstractPlanningModel(eqx.Module):
     def propose(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, " action"]:
         """An action of the policy prior at z, shape (action,)."""
 
+    @abc.abstractmethod
+    def at_depth(self, depth: int) -> "AbstractPlanningModel":
+        """The same model with `depth` loops a transition.
+
+        Returns:
+            The model; the very same object (`is`) where that is its depth already.
+
+        Raises:
+            UsageError: the depth is more than the model's own.
+        """
+
 
 class NetworksModel(AbstractPlanningModel):
     """The trained networks as a planner sees them. Resolve their constrained weights first.
@@ -78,6 +101,17 @@ class NetworksModel(AbstractPlanningModel):
         """A sample of the policy."""
         return self.networks.policy.sample(z, key=key)
 
+    def at_depth(self, depth: int) -> "AbstractPlanningModel":
+        """The same networks with a fixed depth; never more than the depth they plan at."""
+        own = FixedDepth(self.networks.world_model.depth) if self.rule is None else self.rule
+        if depth > own.max_depth:
+            raise UsageError(
+                f"The coarse depth is {depth}, more than the {own.max_depth} loops of full depth; "
+                "lower it."
+            )
+        same = isinstance(own, FixedDepth) and depth == own.max_depth
+        return self if same else dataclasses.replace(self, rule=FixedDepth(depth))
+
 
 class Score(eqx.Module):
     """Return of one imagined action sequence."""
@@ -92,22 +126,30 @@ def score(
     model: AbstractPlanningModel,
     z: Float[Array, " latent"],
     actions: Float[Array, "horizon action"],
+    scoring: Scoring = Scoring.EACH_STEP,
 ) -> Score:
     r"""Return of an action sequence in imagination.
 
     $$\sum_{k<K} \gamma^k \Big(\prod_{j<k} c_j\Big) r_k
       + \gamma^K \Big(\prod_{j<K} c_j\Big) V(z_K)$$
 
-    with $c_j$ the continuation of step j.
+    with $c_j$ the continuation of step j. Terminal scoring (deferred decoding) takes $r_k = 0$ and
+    $c_k = 1$ for k < K − 1, and asks for both at the last step alone. It ranks sequences as the
+    full sum does where rewards come only at the horizon, or are the same for every action until
+    then, and the task does not end before it; elsewhere what happens before the last step counts
+    through V alone.
 
     Args:
         model: the planning model.
         z: latent state at k = 0, shape (latent,).
         actions: u_0 … u_{K−1}, shape (horizon, action).
+        scoring: where rewards and continuations are asked for.
 
     Returns:
         The return and the loops spent.
     """
+    if scoring is Scoring.TERMINAL:
+        return _terminal_score(model, z, actions)
 
     def body(carry, u):
         state, weight, total = carry
@@ -118,6 +160,26 @@ def score(
 
     (last, weight, total), loops = jax.lax.scan(body, (z, jnp.ones(()), jnp.zeros(())), actions)
     return Score(value=total + weight * model.value(last), loops=jnp.mean(loops))
+
+
+def _terminal_score(
+    model: AbstractPlanningModel,
+    z: Float[Array, " latent"],
+    actions: Float[Array, "horizon action"],
+) -> Score:
+    """One outcome, at the last step; compiled, the others' outcomes are dead code."""
+
+    def body(state, u):
+        imagined = model.step(state, u)
+        return imagined.z, imagined.loops
+
+    before, loops = jax.lax.scan(body, z, actions[:-1])
+    last = model.step(before, actions[-1])
+    ahead = model.discount * last.continuation * model.value(last.z)
+    return Score(
+        value=model.discount ** (len(actions) - 1) * (last.reward + ahead),
+        loops=(jnp.sum(loops) + last.loops) / len(actions),
+    )
 
 
 def propose_sequence(

@@ -4,7 +4,8 @@ import dataclasses
 
 from loopwm.errors import UsageError
 from loopwm.models import WORLD_MODELS, LoopedConfig, ValueConfig, WorldModelBuilder
-from loopwm.planning import PlanningConfig
+from loopwm.planning import PLANNERS, PlanningConfig
+from loopwm.training.deferred import DeferredConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,8 @@ class LearnerConfig:
     """Step of the log-temperature, an update and a nat of missing entropy."""
     poisson_depth: bool = False
     """Draw each training sequence's depth from a Poisson law with the model's depth as mean."""
+    deferred: DeferredConfig = DeferredConfig()
+    """Deferred decoding: K actions in latent space, one decode; off by default."""
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
@@ -65,6 +68,11 @@ class LearnerConfig:
             raise UsageError(
                 f"learner.trace is {self.trace} and target_rate {self.target_rate}; give values "
                 "in [0, 1] and (0, 1]."
+            )
+        if (self.deferred.steps or 0) > self.sequence:
+            raise UsageError(
+                f"learner.deferred.steps is {self.deferred.steps}, more than learner.sequence "
+                f"({self.sequence}); lower it, or raise learner.sequence."
             )
 
 
@@ -161,3 +169,10 @@ class RunConfig:
             )
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; give 0 or a positive integer.")
+        for name in PLANNERS:
+            coarse = getattr(self.planning, name).coarse.depth
+            if isinstance(self.model, LoopedConfig) and (coarse or 0) > self.model.depth:
+                raise UsageError(
+                    f"planning.{name}.coarse.depth is {coarse}, more than model.depth "
+                    f"({self.model.depth}); lower it."
+                )

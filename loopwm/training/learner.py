@@ -101,6 +101,9 @@ def _batch_loss(
         drawn = poisson_depth(key_depth, float(mean_depth), largest, (size,))
         rules = jax.vmap(lambda depth: SampledDepth(depth=depth, max_depth=largest))(drawn)
 
+    deferred = config.deferred
+    steps = None if deferred.steps is None else deferred.horizon(state.updates)
+
     def one(sequence, rule, sequence_key):
         return sequence_terms(
             networks,
@@ -109,6 +112,7 @@ def _batch_loss(
             rule,
             jnp.exp(state.log_temperature),
             config,
+            steps,
             key=sequence_key,
         )
 
@@ -123,6 +127,8 @@ def _batch_loss(
         + config.imagined_value_weight * terms.imagined_value
         + config.policy_weight * terms.policy
     )
+    if steps is not None:
+        loss = loss + deferred.movement_weight * terms.movement
     return loss, terms
 
 

@@ -5,11 +5,12 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from loopwm.core import AbstractDepthRule
 from loopwm.models import Critic, Networks
 from loopwm.training.config import LearnerConfig
+from loopwm.training.deferred import deferred_terms
 
 
 class Sequence(NamedTuple):
@@ -96,6 +97,8 @@ class Terms(eqx.Module):
     entropy: Float[Array, ""]
     residual: Float[Array, ""]
     mean_value: Float[Array, ""]
+    movement: Float[Array, ""]
+    """Length of the latent path beyond its limit; 0 unless decoding is deferred."""
 
 
 def sequence_terms(
@@ -105,6 +108,7 @@ def sequence_terms(
     rule: AbstractDepthRule | None,
     temperature: Float[Array, ""],
     config: LearnerConfig,
+    steps: Int[Array, ""] | None = None,
     *,
     key: PRNGKeyArray,
 ) -> Terms:
@@ -117,6 +121,7 @@ def sequence_terms(
         rule: loops of this sequence's transitions, or None for the model's own depth.
         temperature: weight of the policy's entropy, scalar.
         config: weights and constants.
+        steps: K of deferred decoding, scalar; each step is decoded when left out.
         key: PRNG key.
 
     Returns:
@@ -135,8 +140,17 @@ def sequence_terms(
     decay = config.rollout_decay ** jnp.arange(len(valid))
     weight = valid * decay / jnp.sum(decay)
 
-    decoded = jax.vmap(model.decode)(jnp.concatenate([encoded[:1], after]))
-    error = jnp.mean((decoded - sequence.observation) ** 2, axis=-1)
+    if steps is None:
+        decoded = jax.vmap(model.decode)(jnp.concatenate([encoded[:1], after]))
+        error = jnp.mean((decoded - sequence.observation) ** 2, axis=-1)
+        reconstruction = 0.5 * error[0] + jnp.sum(weight * error[1:])
+        consistency = jnp.sum(weight * jnp.mean((after - fixed[1:]) ** 2, -1))
+        movement = jnp.zeros(())
+    else:
+        limit = config.deferred.movement_limit
+        reconstruction, consistency, movement = deferred_terms(
+            model, sequence.observation, encoded, after, valid, steps, limit
+        )
     outcome = jax.vmap(model.outcome)(before, sequence.action, after)
     goes_on = 1.0 - sequence.terminated.astype(jnp.float32)
     logit = outcome.continuation_logit
@@ -152,8 +166,8 @@ def sequence_terms(
     # Nothing follows a terminal observation: what was imagined from one is no experience.
     imagined_weight = imagined.weight * goes_on[0]
     return Terms(
-        consistency=jnp.sum(weight * jnp.mean((after - fixed[1:]) ** 2, -1)),
-        reconstruction=0.5 * error[0] + jnp.sum(weight * error[1:]),
+        consistency=consistency,
+        reconstruction=reconstruction,
         reward=jnp.sum(weight * (outcome.reward - sequence.reward) ** 2),
         continuation=jnp.sum(weight * (jax.nn.softplus(logit) - goes_on * logit)),
         value=jnp.sum(weight * cross),
@@ -162,6 +176,7 @@ def sequence_terms(
         entropy=jnp.sum(entropy * valid) / count,
         residual=jnp.sum(residual * valid) / count,
         mean_value=jnp.sum(values * valid) / count,
+        movement=movement,
     )
 
 

@@ -8,7 +8,14 @@ import pytest
 from loopwm.planning import AbstractPlanningModel, Imagined
 
 
-class Constant(AbstractPlanningModel):
+class Depthless(AbstractPlanningModel):
+    """A model without loops: the same at every depth."""
+
+    def at_depth(self, depth):
+        return self
+
+
+class Constant(Depthless):
     """The same reward and continuation at every step; z counts the steps."""
 
     reward: float
@@ -27,7 +34,7 @@ class Constant(AbstractPlanningModel):
         return jnp.zeros(self.action_size)
 
 
-class Regulator(AbstractPlanningModel):
+class Regulator(Depthless):
     """Linear-quadratic: z' = z + u, reward −z'²; the best first action is clip(−z)."""
 
     policy: float = 0.0
@@ -45,7 +52,7 @@ class Regulator(AbstractPlanningModel):
         return jnp.full(self.action_size, self.policy)
 
 
-class Tempting(AbstractPlanningModel):
+class Tempting(Depthless):
     """Three actions; z = (last action, step). 0 pays .3 at once; 2 pays 1, but only after 1."""
 
     discount: float = eqx.field(static=True, default=1.0)
@@ -64,7 +71,7 @@ class Tempting(AbstractPlanningModel):
         return jax.nn.one_hot(0, 3)
 
 
-class Cliff(AbstractPlanningModel):
+class Cliff(Depthless):
     """Action 0 pays 1 and ends the task; action 1 pays .4 and goes on."""
 
     ends: float = 1.0

@@ -1,0 +1,178 @@
+"""Coarse-to-fine scoring: everything at a small depth, the best again at full depth."""
+
+import dataclasses
+import enum
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from loopwm.errors import UsageError
+from loopwm.planning.seam import AbstractPlanningModel, Scoring, score
+
+
+class Rescoring(enum.StrEnum):
+    """Which coarse iterations score their best sequences again at full depth."""
+
+    EVERY = "every"
+    """Each of them, before its refit."""
+    LAST = "last"
+    """The last of them; the earlier ones refit by coarse scores."""
+    NEVER = "never"
+    """None: later iterations, at full depth, correct what they got wrong."""
+
+
+class Effort(enum.Enum):
+    """How one iteration scores its population."""
+
+    FULL = enum.auto()
+    """Every sequence at full depth."""
+    COARSE = enum.auto()
+    """Every sequence at the coarse depth."""
+    RESCORED = enum.auto()
+    """Every sequence at the coarse depth, the best again at full depth."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CoarseConfig:
+    """Coarse-to-fine planning; off unless a depth is given."""
+
+    depth: int | None = None
+    """Loops of a coarse transition, at most the model's own; null scores all at full depth."""
+    iterations: int | None = None
+    """First iterations that are coarse, the others being at full depth; null means all."""
+    rescoring: Rescoring = Rescoring.EVERY
+    """Which coarse iterations re-score: every, last or never."""
+    rescored: int | None = None
+    """Best sequences scored again at full depth, at least the elites; null means as many."""
+    scoring: Scoring = Scoring.EACH_STEP
+    """Where the coarse score asks for rewards: each_step, or terminal alone."""
+
+    def check(self, name: str, *, iterations: int, population: int, elites: int) -> None:
+        """Refuses what cannot work.
+
+        Args:
+            name: dotted name of the planner's settings, for the message.
+            iterations: refits a decision.
+            population: sequences an iteration.
+            elites: sequences that a refit uses.
+
+        Raises:
+            UsageError: a number is out of range, or nothing would ever be scored at full depth.
+        """
+        for key in ("depth", "iterations"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UsageError(f"{name}.coarse.{key} is {value}; give at least 1, or null.")
+        if self.rescored is not None and not elites <= self.rescored <= population:
+            raise UsageError(
+                f"{name}.coarse.rescored is {self.rescored}; give elites ({elites}) up to "
+                f"population ({population})."
+            )
+        if self.rescoring is Rescoring.NEVER and self.coarse_iterations(iterations) == iterations:
+            raise UsageError(
+                f"{name}.coarse.rescoring is never and all {iterations} iterations are coarse, so "
+                "nothing is scored at full depth; give fewer coarse.iterations."
+            )
+
+    def coarse_iterations(self, iterations: int) -> int:
+        """How many of a decision's iterations are coarse, 0 where the depth is null."""
+        if self.depth is None:
+            return 0
+        return iterations if self.iterations is None else min(self.iterations, iterations)
+
+
+class Ranking(eqx.Module):
+    """The best sequences of a population."""
+
+    value: Float[Array, " elites"]
+    """Their scores, falling."""
+    index: Int[Array, " elites"]
+    """Where they are in the population."""
+    mean: Float[Array, ""]
+    """Mean score of the whole population, coarse where it was scored coarsely, scalar."""
+    loops: Float[Array, ""]
+    """Inner loops an imagined transition, re-scored ones counted as further ones, scalar."""
+
+
+class Ranker(eqx.Module):
+    """Scores a population and finds its elites, at the effort that an iteration gets."""
+
+    elites: int = eqx.field(static=True)
+    """Sequences that a refit uses."""
+    scoring: Scoring = eqx.field(static=True)
+    """Where the full score asks for rewards."""
+    coarse: CoarseConfig = eqx.field(static=True)
+
+    def rough(self, model: AbstractPlanningModel) -> AbstractPlanningModel:
+        """The model at the coarse depth: itself where that is its own depth, or coarse is off."""
+        return model if self.coarse.depth is None else model.at_depth(self.coarse.depth)
+
+    def phases(
+        self, model: AbstractPlanningModel, iterations: int
+    ) -> tuple[tuple[Effort, int], ...]:
+        """Efforts of a decision's iterations, in order, and for how many each holds.
+
+        A constant schedule, the coarse score being the full one, is one phase of full effort: the
+        same program as without coarse-to-fine planning, so the same decision to the last bit.
+
+        Args:
+            model: the planning model at full depth.
+            iterations: refits a decision.
+
+        Returns:
+            Pairs (effort, iterations), the counts positive and adding up to `iterations`.
+        """
+        coarse = self.coarse.coarse_iterations(iterations)
+        if self.rough(model) is model and self.coarse.scoring is self.scoring:
+            coarse = 0
+        again = {Rescoring.EVERY: coarse, Rescoring.LAST: min(coarse, 1), Rescoring.NEVER: 0}
+        rescored = again[self.coarse.rescoring]
+        found = (
+            (Effort.COARSE, coarse - rescored),
+            (Effort.RESCORED, rescored),
+            (Effort.FULL, iterations - coarse),
+        )
+        return tuple((effort, count) for effort, count in found if count)
+
+    def imagined(self, population: int, effort: Effort) -> int:
+        """Sequences imagined in an iteration of that effort."""
+        return population + (self._rescored if effort is Effort.RESCORED else 0)
+
+    @property
+    def _rescored(self) -> int:
+        return self.elites if self.coarse.rescored is None else self.coarse.rescored
+
+    def __call__(
+        self,
+        model: AbstractPlanningModel,
+        z: Float[Array, " latent"],
+        population: Float[Array, "population horizon action"],
+        effort: Effort = Effort.FULL,
+    ) -> Ranking:
+        """Scores the population and finds its elites.
+
+        Args:
+            model: the planning model at full depth.
+            z: latent state now, shape (latent,).
+            population: action sequences, shape (population, horizon, action).
+            effort: full, coarse, or coarse with the best scored again.
+
+        Returns:
+            The elites, by their scores at full depth unless the effort is coarse.
+        """
+        if effort is Effort.FULL:
+            scores = jax.vmap(lambda u: score(model, z, u, self.scoring))(population)
+        else:
+            rough, asked = self.rough(model), self.coarse.scoring
+            scores = jax.vmap(lambda u: score(rough, z, u, asked))(population)
+        mean, loops = jnp.mean(scores.value), jnp.mean(scores.loops)
+        if effort is not Effort.RESCORED:
+            value, index = jax.lax.top_k(scores.value, self.elites)
+            return Ranking(value, index, mean, loops)
+        _, hopeful = jax.lax.top_k(scores.value, self._rescored)
+        again = jax.vmap(lambda u: score(model, z, u, self.scoring))(population[hopeful])
+        value, place = jax.lax.top_k(again.value, self.elites)
+        total = jnp.sum(scores.loops) + jnp.sum(again.loops)
+        return Ranking(value, hopeful[place], mean, total / self.imagined(len(population), effort))

@@ -1,0 +1,255 @@
+"""Supervised open-loop training on arrays: decoding each step against deferred decoding."""
+
+import dataclasses
+import enum
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from loopwm.errors import UsageError
+from loopwm.nn import resolve
+from loopwm.training.deferred import DeferredConfig, movement_excess
+from loopwm.training.open_loop import AbstractOpenLoop
+
+Loss = Callable[[Float[Array, "*prediction"], Float[Array, "*observation"]], Float[Array, ""]]
+
+
+class Decoding(enum.StrEnum):
+    """Which of the K rolled states are decoded."""
+
+    EACH_STEP = "each_step"
+    """All of them, and each is supervised."""
+    DEFERRED = "deferred"
+    """The last alone; the others are held to the encoder's states."""
+
+
+class Trajectories(NamedTuple):
+    """Sequences of K actions from one observation."""
+
+    observation: Float[Array, "count steps_plus_one *observation"]
+    """o_0 … o_K."""
+    action: Float[Array, "count steps *action"]
+    """u_0 … u_{K−1}."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedConfig:
+    """Supervised open-loop training."""
+
+    decoding: Decoding = Decoding.DEFERRED
+    """Which states are decoded: each_step or deferred."""
+    horizon: DeferredConfig = DeferredConfig(steps=8)
+    """K, its curriculum (of both ways to decode), and the weight and limit of movement."""
+    consistency_weight: float = 1.0
+    """α: weight of ‖z_k − sg E(o_k)‖² a latent entry; deferred decoding alone."""
+    updates: int = 1_000
+    """Updates of the whole training."""
+    batch_size: int = 128
+    """Sequences an update."""
+    learning_rate: float = 3e-3
+    """Largest step size of Adam, after a warm-up; it decays along a cosine to 2 % of it."""
+    gradient_clip: float = 1.0
+    """Largest global norm of a gradient."""
+
+    def __post_init__(self):
+        """Refuses numbers outside their ranges."""
+        if self.horizon.steps is None:
+            raise UsageError("horizon.steps is null; give K, the actions of a sequence.")
+        if min(self.updates, self.batch_size) < 1:
+            raise UsageError(
+                f"updates and batch_size are {self.updates} and {self.batch_size}; give at least 1."
+            )
+        if not (self.learning_rate > 0.0 and self.consistency_weight >= 0.0):
+            raise UsageError(
+                f"learning_rate and consistency_weight are {self.learning_rate} and "
+                f"{self.consistency_weight}; give more than 0, and 0 or more."
+            )
+
+
+class Trained(NamedTuple):
+    """A model trained on trajectories."""
+
+    model: AbstractOpenLoop
+    loss: float
+    """Loss of the last update."""
+    cpu_seconds: float
+    """CPU seconds of all updates but the first, which compiles."""
+    wall_seconds: float
+    """Wall-clock seconds of the same."""
+
+
+def roll(
+    model: AbstractOpenLoop,
+    observation: Float[Array, "*observation"],
+    action: Float[Array, "steps *action"],
+) -> Float[Array, "steps *latent"]:
+    """z_1 … z_K from o_0 and u_0 … u_{K−1}, constrained weights resolved by the caller."""
+
+    def body(z, u):
+        following = model.advance(z, u)
+        return following, following
+
+    return jax.lax.scan(body, model.encode(observation), action)[1]
+
+
+def predict(
+    model: AbstractOpenLoop,
+    observation: Float[Array, "count *observation"],
+    action: Float[Array, "count steps *action"],
+    decoding: Decoding,
+) -> Float[Array, "count *predictions"]:
+    """Predictions from first observations.
+
+    Args:
+        model: the model.
+        observation: o_0 of each sequence, shape (count, *observation).
+        action: u_0 … u_{K−1}, shape (count, K, *action).
+        decoding: which states are decoded.
+
+    Returns:
+        Shape (count, K, *prediction) where each step is decoded, (count, *prediction) of the last
+        step where decoding is deferred.
+    """
+    resolved = resolve(model)
+
+    def one(o, u):
+        if decoding is Decoding.EACH_STEP:
+            return jax.vmap(resolved.decode)(roll(resolved, o, u))
+        step = lambda z, action: (resolved.advance(z, action), None)  # noqa: E731
+        return resolved.decode(jax.lax.scan(step, resolved.encode(o), u)[0])
+
+    return jax.vmap(one)(observation, action)
+
+
+def open_loop_loss(
+    model: AbstractOpenLoop,
+    observation: Float[Array, "steps_plus_one *observation"],
+    action: Float[Array, "steps *action"],
+    steps: Int[Array, ""],
+    config: SupervisedConfig,
+    loss: Loss,
+) -> Float[Array, ""]:
+    r"""Loss of one sequence whose first K steps count.
+
+    Decoding each step, the mean of the K losses. Deferred, the loss at K
+    $+\ \alpha \frac1K \sum_{k \le K} \|z_k - \mathrm{sg}\,E(o_k)\|^2
+    + \beta \max(0, \sum_{k \le K} \|z_k - z_{k-1}\| - K C)$.
+
+    Args:
+        model: the model, constrained weights resolved.
+        observation: o_0 … o_H, shape (H + 1, *observation).
+        action: u_0 … u_{H−1}, shape (H, *action).
+        steps: K, scalar in 1..H.
+        config: weights and which states are decoded.
+        loss: loss of one prediction, from the prediction and the observation.
+
+    Returns:
+        The loss, scalar.
+
+    Source: LoopWM (arXiv 2606.18208), deferred decoding.
+    """
+    states = roll(model, observation[0], action)
+    inside = jnp.arange(len(action)) < steps
+    if config.decoding is Decoding.EACH_STEP:
+        each = jax.vmap(lambda z, o: loss(model.decode(z), o))(states, observation[1:])
+        return jnp.sum(jnp.where(inside, each, 0.0)) / steps
+    total = loss(model.decode(states[steps - 1]), observation[steps])
+    if config.consistency_weight > 0.0:
+        encoded = jax.lax.stop_gradient(jax.vmap(model.encode)(observation[1:]))
+        distance = jnp.mean((states - encoded) ** 2, axis=tuple(range(1, states.ndim)))
+        held = jnp.sum(jnp.where(inside, distance, 0.0)) / steps
+        total = total + config.consistency_weight * held
+    if config.horizon.movement_weight > 0.0:
+        path = jnp.concatenate([model.encode(observation[0])[None], states])
+        path = path.reshape(len(path), -1)
+        excess = movement_excess(path, steps, config.horizon.movement_limit)
+        total = total + config.horizon.movement_weight * excess
+    return total
+
+
+def train_open_loop(
+    model: AbstractOpenLoop,
+    data: Trajectories,
+    config: SupervisedConfig,
+    loss: Loss,
+    *,
+    key: PRNGKeyArray,
+) -> Trained:
+    """Trains a model open-loop on sequences of K actions.
+
+    Args:
+        model: freshly initialised; see `OpenLoopWorldModel` and `OpenLoopGrid`.
+        data: sequences of K steps.
+        config: how, and for how long.
+        loss: loss of one prediction, from the prediction and the observation.
+        key: PRNG key of the batches.
+
+    Returns:
+        The trained model, its last loss, and the time.
+
+    Raises:
+        UsageError: the sequences have another number of steps than K.
+    """
+    if data.action.shape[1] != config.horizon.steps:
+        raise UsageError(
+            f"The sequences have {data.action.shape[1]} steps and horizon.steps is "
+            f"{config.horizon.steps}; give sequences of as many."
+        )
+    optimiser = _optimiser(config)
+
+    @eqx.filter_jit(donate="all-except-first")
+    def update(frozen, carry, number, step_key):
+        data, (trained, state) = frozen, carry
+        picked = jax.random.randint(step_key, (config.batch_size,), 0, len(data.action))
+        steps = config.horizon.horizon(number)
+
+        def mean(current):
+            resolved = resolve(current)
+            one = lambda o, u: open_loop_loss(resolved, o, u, steps, config, loss)  # noqa: E731
+            return jnp.mean(jax.vmap(one)(data.observation[picked], data.action[picked]))
+
+        value, gradient = eqx.filter_value_and_grad(mean)(trained)
+        change, state = optimiser.update(gradient, state)
+        return (eqx.apply_updates(trained, change), state), value
+
+    copy = jax.tree.map(lambda x: jnp.array(x) if eqx.is_array(x) else x, model)
+    carry = (copy, optimiser.init(eqx.filter(copy, eqx.is_inexact_array)))
+    value, began = jnp.zeros(()), (0.0, 0.0)
+    for number, step_key in enumerate(jax.random.split(key, config.updates)):
+        carry, value = update(data, carry, jnp.asarray(number), step_key)
+        if number == 0:
+            jax.block_until_ready(value)
+            began = time.process_time(), time.perf_counter()
+    last = float(value)
+    spent = time.process_time() - began[0], time.perf_counter() - began[1]
+    return Trained(carry[0], last, *spent)
+
+
+def _optimiser(config: SupervisedConfig) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        config.learning_rate,
+        min(50, config.updates),
+        config.updates + 1,
+        0.02 * config.learning_rate,
+    )
+    return optax.chain(optax.clip_by_global_norm(config.gradient_clip), optax.adam(schedule))
+
+
+__all__ = [
+    "Decoding",
+    "Loss",
+    "SupervisedConfig",
+    "Trained",
+    "Trajectories",
+    "open_loop_loss",
+    "predict",
+    "roll",
+    "train_open_loop",
+]
