@@ -65,7 +65,7 @@ def filled() -> Callable[[Callable[[PRNGKeyArray], object]], object]:
         def fill(leaf: object) -> object:
             if not isinstance(leaf, jax.ShapeDtypeStruct):
                 return leaf
-            values = rng.normal(size=leaf.shape) / np.sqrt(max(1, *leaf.shape[-1:]))
+            values = rng.normal(size=leaf.shape) / np.sqrt(max((1, *leaf.shape[-1:])))
             return jnp.asarray(values, leaf.dtype)
 
         return jax.tree.map(fill, eqx.filter_eval_shape(builder, jax.random.key(seed)))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from loopwm.core.block import AbstractBlock
 from loopwm.core.cells import CellPrelude, CellReadout
 from loopwm.core.depth import AbstractDepthRule
+from loopwm.core.gradient import FULL, LoopGradient, check_gradient
 from loopwm.core.iterate import AbstractUpdate, iterate
 from loopwm.core.solution import Solution
 from loopwm.errors import UsageError
@@ -91,7 +92,10 @@ class GridCore(eqx.Module):
         return self.block.bind(e)
 
     def __call__(
-        self, grid: Float[Array, "*cells inputs"], rule: AbstractDepthRule
+        self,
+        grid: Float[Array, "*cells inputs"],
+        rule: AbstractDepthRule,
+        gradient: LoopGradient = FULL,
     ) -> Solution[Float[Array, "*cells outputs"]]:
         """The answer at every cell.
 
@@ -99,17 +103,20 @@ class GridCore(eqx.Module):
             grid: input of shape (*cells, inputs), with `config.dimensions` axes of cells, each of
                 any length unless the block is certified for one grid.
             rule: how many loops.
+            gradient: how the loops are differentiated in reverse mode.
 
         Returns:
             The read-out of shape (*cells, outputs), with the loop's statistics.
 
         Raises:
             UsageError: the grid has another number of axes or channels, or is not the one that
-                the core is certified for.
+                the core is certified for; or the gradient is implicit and the core's mode is not
+                contractive.
         """
+        check_gradient(gradient, self.config)
         e = self.prelude(grid)
         update = self.bind(e)
-        solution = iterate(update, update.start(), rule)
+        solution = iterate(update, update.start(), rule, gradient)
         return Solution(
             value=self.readout(solution.value, e), result=solution.result, stats=solution.stats
         )

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from loopwm.core import AbstractDepthRule, CoreConfig, FixedDepth, LoopedCore, Solution
+from loopwm.core import (
+    FULL,
+    AbstractDepthRule,
+    CoreConfig,
+    FixedDepth,
+    LoopedCore,
+    LoopGradient,
+    Solution,
+    check_gradient,
+)
 from loopwm.errors import UsageError
 from loopwm.models.world_model import AbstractWorldModel, Outcome, Sizes, WorldModelBuilder
 from loopwm.nn import MLP, SoftNorm
@@ -27,14 +36,17 @@ class LoopedConfig(WorldModelBuilder):
     """T: loops per imagined transition."""
     core: CoreConfig = CoreConfig()
     """The looped core."""
+    gradient: LoopGradient = FULL
+    """How the loops are differentiated in training: full, truncated or implicit."""
 
     def __post_init__(self):
-        """Refuses sizes below 1."""
+        """Refuses sizes below 1, and an implicit gradient of a core that does not contract."""
         for name in ("latent", "hidden", "depth"):
             if getattr(self, name) < 1:
                 raise UsageError(
                     f"model.{name} is {getattr(self, name)}; it needs to be at least 1."
                 )
+        check_gradient(self.gradient, self.core)
 
     def build(self, sizes: Sizes, *, key: PRNGKeyArray) -> "LoopedWorldModel":
         """Builds the model for an environment's sizes."""
@@ -59,6 +71,7 @@ class LoopedWorldModel(AbstractWorldModel):
     decoder: MLP
     head: MLP
     bound: SoftNorm
+    gradient: LoopGradient
     depth: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
 
@@ -77,6 +90,7 @@ class LoopedWorldModel(AbstractWorldModel):
         self.decoder = MLP(latent, sizes.observation, width=hidden, key=key_decoder)
         self.head = MLP(2 * latent + sizes.action, 2, width=hidden, key=key_head)
         self.bound = SoftNorm(float(np.sqrt(latent)))
+        self.gradient = config.gradient
         self.depth = config.depth
         self.latent = latent
 
@@ -91,8 +105,25 @@ class LoopedWorldModel(AbstractWorldModel):
         rule: AbstractDepthRule | None = None,
     ) -> Solution[Float[Array, " latent"]]:
         """One imagined transition; z' = SoftNorm(z + Core(z, u)), shape (latent,)."""
-        inner = self.core(z, u, FixedDepth(self.depth) if rule is None else rule)
+        chosen = FixedDepth(self.depth) if rule is None else rule
+        inner = self.core(z, u, chosen, self.gradient)
         return Solution(value=self.bound(z + inner.value), result=inner.result, stats=inner.stats)
+
+    @property
+    def gated(self) -> bool:
+        """Whether its core has a halting gate."""
+        return self.core.gate is not None
+
+    def exits(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"]
+    ) -> tuple[Float[Array, "loops latent"], Float[Array, " loops"]]:
+        """z' after each loop up to the model's depth, (T, latent), and the gate's logits, (T,).
+
+        Raises:
+            UsageError: the core has no gate.
+        """
+        changes, logits = self.core.exits(z, u, self.depth)
+        return jax.vmap(lambda change: self.bound(z + change))(changes), logits
 
     def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:
         """Normalised observation, shape (observation,)."""
