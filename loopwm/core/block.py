@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from loopwm.core.iterate import AbstractUpdate
+from loopwm.core.update import AbstractUpdate
 from loopwm.stability import LayerBound, UpdateDeclaration, UpperBound
 
 

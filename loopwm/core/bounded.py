@@ -7,8 +7,8 @@ from jaxtyping import Array, Float
 
 from loopwm.core.block import AbstractBlock, named_bounds
 from loopwm.core.cells import each_cell
-from loopwm.core.iterate import AbstractUpdate
 from loopwm.core.retention import Retention, gated
+from loopwm.core.update import AbstractUpdate
 from loopwm.nn import AbstractResidual, SoftNorm
 from loopwm.stability import Mode, UpdateDeclaration, norms
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from loopwm.core.block import AbstractBlock, named_bounds
-from loopwm.core.iterate import AbstractUpdate
 from loopwm.core.retention import Retention, gated
+from loopwm.core.update import AbstractUpdate
 from loopwm.nn import SLL, AbstractInjected, ConvexPotential, Sandwich
 from loopwm.stability import Norm, UpdateDeclaration, norms, weighted
 

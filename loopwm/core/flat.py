@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core.depth import AbstractDepthRule
+from loopwm.core.gradient import FULL, LoopGradient
 from loopwm.core.grid import GridConfig, GridCore
 from loopwm.core.iterate import AbstractUpdate
 from loopwm.core.solution import Solution
@@ -180,6 +181,7 @@ class FlatGridCore(eqx.Module):
         z: Float[Array, " latent"],
         u: Float[Array, " action"],
         rule: AbstractDepthRule,
+        gradient: LoopGradient = FULL,
     ) -> Solution[Float[Array, " latent"]]:
         """The change of the latent state over one environment step.
 
@@ -187,11 +189,12 @@ class FlatGridCore(eqx.Module):
             z: latent state, shape (latent,).
             u: action, shape (action,).
             rule: how many loops.
+            gradient: how the loops are differentiated in reverse mode.
 
         Returns:
             Δz of shape (latent,), with the loop's statistics.
         """
-        solution = self.grid(self._joined(z, u), rule)
+        solution = self.grid(self._joined(z, u), rule, gradient)
         return Solution(value=solution.value.ravel(), result=solution.result, stats=solution.stats)
 
     def declare(self) -> UpdateDeclaration:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from loopwm.core.block import AbstractBlock
 from loopwm.core.cells import CellPrelude, CellReadout, each_cell
 from loopwm.core.depth import AbstractDepthRule
+from loopwm.core.gradient import FULL, LoopGradient, check_gradient
 from loopwm.core.iterate import AbstractUpdate, iterate
 from loopwm.core.solution import Solution
 from loopwm.errors import UsageError
@@ -111,7 +112,10 @@ class GridCore(eqx.Module):
         return self.block.bind(e if self.config.injected else e[..., :0])
 
     def __call__(
-        self, grid: Float[Array, "*cells inputs"], rule: AbstractDepthRule
+        self,
+        grid: Float[Array, "*cells inputs"],
+        rule: AbstractDepthRule,
+        gradient: LoopGradient = FULL,
     ) -> Solution[Float[Array, "*cells outputs"]]:
         """The answer at every cell.
 
@@ -119,17 +123,20 @@ class GridCore(eqx.Module):
             grid: input of shape (*cells, inputs), with `config.dimensions` axes of cells, each of
                 any length unless the block is certified for one grid.
             rule: how many loops.
+            gradient: how the loops are differentiated in reverse mode.
 
         Returns:
             The read-out of shape (*cells, outputs), with the loop's statistics.
 
         Raises:
             UsageError: the grid has another number of axes or channels, or is not the one that
-                the core is certified for.
+                the core is certified for; or the gradient is implicit and the core's mode is not
+                contractive; or the rule needs a gate, which this core has not.
         """
+        check_gradient(gradient, self.config)
         e = self.prelude(grid)
         update = self.bind(e)
-        solution = iterate(update, self._start(update, e), rule)
+        solution = iterate(update, self._start(update, e), rule, gradient)
         return Solution(
             value=self.readout(solution.value, e), result=solution.result, stats=solution.stats
         )

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from loopwm.core.block import AbstractBlock, named_bounds
 from loopwm.core.cells import each_cell
 from loopwm.core.grid import GridConfig
-from loopwm.core.iterate import AbstractUpdate
 from loopwm.core.retention import check_gamma
+from loopwm.core.update import AbstractUpdate
 from loopwm.errors import UsageError
 from loopwm.nn.attention import RowStochasticAttention
 from loopwm.nn.infinity import (

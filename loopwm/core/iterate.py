@@ -1,72 +1,21 @@
 """The inner loop: apply an update until the depth rule is met."""
 
-import abc
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from loopwm.core.depth import AbstractDepthRule, FixedDepth
+from loopwm.core.depth import AbstractDepthRule, FixedDepth, SampledDepth
+from loopwm.core.gradient import FULL, GradientKind, LoopGradient, constant, fixed_point
 from loopwm.core.solution import RESULTS, LoopStats, Solution
-
-
-class AbstractUpdate(eqx.Module):
-    """A map h → h⁺ with its input bound, and what is certified about it."""
-
-    @abc.abstractmethod
-    def __call__(self, h: Float[Array, "*state"]) -> Float[Array, "*state"]:
-        """One loop: h to h⁺, arrays of the state's shape."""
-
-    @abc.abstractmethod
-    def start(self) -> Float[Array, "*state"]:
-        """h_0, the state before the first loop."""
-
-    @abc.abstractmethod
-    def norm(self, x: Float[Array, "*state"]) -> Float[Array, ""]:
-        """The norm in which the update contracts, of an array of the state's shape."""
-
-    @abc.abstractmethod
-    def rate(self) -> Float[Array, ""]:
-        """ρ, a bound of the contraction rate in `norm`; 1 or more means uncertified."""
-
-    @abc.abstractmethod
-    def rounding(self, h: Float[Array, "*state"]) -> Float[Array, ""]:
-        """η, a bound in `norm` of the rounding error made by one application at h."""
-
-    def error_bound(self, residual: Float[Array, ""], eta: Float[Array, ""]) -> Float[Array, ""]:
-        r"""A-posteriori bound of the distance to the fixed point.
-
-        $$\|h_t - h^*\| \le \frac{\rho}{1-\rho}\|h_t - h_{t-1}\| + \frac{\eta}{1-\rho}.$$
-
-        Args:
-            residual: ‖h_t − h_{t−1}‖ in `norm`, scalar.
-            eta: rounding of the last loop from `rounding(h_{t−1})`, scalar.
-
-        Returns:
-            The bound, scalar; infinite where the rate is not below 1.
-        """
-        rate = self.rate()
-        gap = jnp.where(rate < 1.0, 1.0 - rate, 1.0)
-        return jnp.where(rate < 1.0, (rate * residual + eta) / gap, jnp.inf)
-
-
-class LoopState(eqx.Module):
-    """State of the iteration."""
-
-    h: Float[Array, "*state"]
-    """Latest state h_t: (width,), (*grid, width) or (tokens, width)."""
-    previous: Float[Array, "*state"]
-    """State before it, h_{t−1}, of the same shape."""
-    loops: Int[Array, ""]
-    """t, scalar."""
-    done: Bool[Array, ""]
-    """Whether the depth rule has been met."""
+from loopwm.core.update import AbstractUpdate as AbstractUpdate
+from loopwm.core.view import LoopState, LoopView
 
 
 def init(h: Float[Array, "*state"]) -> LoopState:
     """State before the first loop, from h_0."""
-    return LoopState(h, h, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    none = jnp.zeros((), jnp.int32)
+    return LoopState(h, h, h, loops=none, streak=none, done=jnp.zeros((), bool))
 
 
 def step(update: AbstractUpdate, state: LoopState) -> LoopState:
@@ -76,74 +25,102 @@ def step(update: AbstractUpdate, state: LoopState) -> LoopState:
     return LoopState(
         h=jnp.where(keep, state.h, new),
         previous=jnp.where(keep, state.previous, state.h),
+        before=jnp.where(keep, state.before, state.previous),
         loops=state.loops + jnp.where(keep, 0, 1),
+        streak=state.streak,
         done=keep,
     )
 
 
 def terminate(update: AbstractUpdate, rule: AbstractDepthRule, state: LoopState) -> LoopState:
-    """Asks the depth rule whether the state is done."""
-    residual, bound = _measure(update, state)
-    done = state.done | rule.terminate(state.loops, residual, bound)
-    return eqx.tree_at(lambda s: s.done, state, done)
+    """Asks the depth rule about the state, and counts for how many loops it has said yes."""
+    met = rule.terminate(LoopView(update, state))
+    streak = jnp.where(met, state.streak + 1, 0)
+    done = state.done | (streak >= rule.patience)
+    return eqx.tree_at(lambda s: (s.streak, s.done), state, (streak, done))
 
 
 def postprocess(update: AbstractUpdate, state: LoopState) -> Solution[Float[Array, "*state"]]:
     """The solution: h_T with loops used, residual, error bound and how it ended."""
-    residual, bound = _measure(update, state)
+    view = LoopView(update, state)
     ended = RESULTS.where(state.done, RESULTS.successful, RESULTS.max_depth_reached)
     finite = jnp.all(jnp.isfinite(state.h))
+    stats = LoopStats(state.loops, residual=view.residual, error_bound=view.error_bound)
     return Solution(
-        value=state.h,
-        result=RESULTS.where(finite, ended, RESULTS.nonfinite),
-        stats=LoopStats(loops=state.loops, residual=residual, error_bound=bound),
+        value=state.h, result=RESULTS.where(finite, ended, RESULTS.nonfinite), stats=stats
     )
 
 
-def _measure(update: AbstractUpdate, state: LoopState) -> tuple[Array, Array]:
-    residual = update.norm(state.h - state.previous)
-    return residual, update.error_bound(residual, update.rounding(state.previous))
-
-
 def iterate(
-    update: AbstractUpdate, h: Float[Array, "*state"], rule: AbstractDepthRule
+    update: AbstractUpdate,
+    h: Float[Array, "*state"],
+    rule: AbstractDepthRule,
+    gradient: LoopGradient = FULL,
 ) -> Solution[Float[Array, "*state"]]:
     """Applies the update until the depth rule is met.
 
-    Fixed and sampled depths run as a scan and can be differentiated in reverse; halting rules
-    run as a while loop that ends with the slowest state of a batch, forward only.
+    Fixed and sampled depths run as a scan; halting rules run as a while loop that ends with the
+    slowest state of a batch. With a full gradient, a while loop is forward only; with a truncated
+    one, its loops are counted before the last k are run, and with an implicit one it is
+    differentiated like any other.
 
     Args:
         update: the map h → h⁺ with its input bound.
         h: h_0, of the state's shape.
         rule: how many loops.
+        gradient: how it is differentiated in reverse mode. An implicit gradient is meant for
+            updates that contract, and gives h_0 none.
 
     Returns:
-        h_T, of the same shape, with its statistics.
+        h_T, of the same shape, with its statistics, which an implicit gradient takes for constant.
     """
-    state = init(h)
-    if isinstance(rule, FixedDepth):
-        state = _scan_fixed(update, state, rule.max_depth)
-    elif rule.forward_only:
-        state = _while(update, state, rule)
+    if gradient.kind is GradientKind.IMPLICIT:
+        still = constant(update)
+        state = _run(still, init(constant(h)), constant(rule))
+        solution = postprocess(still, state)
+        value = fixed_point(update, state.h, gradient)
+        return Solution(value=value, result=solution.result, stats=solution.stats)
+    if gradient.kind is GradientKind.TRUNCATED:
+        state = _truncated(update, init(h), rule, gradient)
     else:
-        state = _scan_masked(update, state, rule)
+        state = _run(update, init(h), rule, gradient.checkpoint)
     return postprocess(update, state)
 
 
-def _scan_fixed(update: AbstractUpdate, state: LoopState, depth: int) -> LoopState:
+def _run(
+    update: AbstractUpdate, state: LoopState, rule: AbstractDepthRule, checkpoint: bool = False
+) -> LoopState:
+    if isinstance(rule, FixedDepth):
+        return _scan_fixed(update, state, rule.max_depth, checkpoint)
+    if rule.forward_only:
+        return _while(update, state, rule)
+    return _scan_masked(update, state, rule, checkpoint)
+
+
+def _scan_fixed(
+    update: AbstractUpdate, state: LoopState, depth: int, checkpoint: bool = False
+) -> LoopState:
     def body(carry, _):
         h, _previous = carry
         return (update(h), h), None
 
+    if checkpoint:
+        body = jax.checkpoint(body, prevent_cse=False)
     (h, previous), _ = jax.lax.scan(body, (state.h, state.previous), None, depth)
-    return LoopState(h, previous, jnp.asarray(depth, jnp.int32), jnp.ones((), bool))
+    # No rule looks back at h_{T−2} here, so it is not carried.
+    unknown = jnp.full_like(h, jnp.nan)
+    loops = state.loops + jnp.asarray(depth, jnp.int32)
+    return LoopState(h, previous, unknown, loops, state.streak, jnp.ones((), bool))
 
 
-def _scan_masked(update: AbstractUpdate, state: LoopState, rule: AbstractDepthRule) -> LoopState:
+def _scan_masked(
+    update: AbstractUpdate, state: LoopState, rule: AbstractDepthRule, checkpoint: bool = False
+) -> LoopState:
     def body(current, _):
         return terminate(update, rule, step(update, current)), None
 
+    if checkpoint:
+        body = jax.checkpoint(body, prevent_cse=False)
     return jax.lax.scan(body, state, None, rule.max_depth)[0]
 
 
@@ -156,3 +133,31 @@ def _while(update: AbstractUpdate, state: LoopState, rule: AbstractDepthRule) ->
     return jax.lax.while_loop(
         goes_on, lambda current: terminate(update, rule, step(update, current)), state
     )
+
+
+def _truncated(
+    update: AbstractUpdate, state: LoopState, rule: AbstractDepthRule, gradient: LoopGradient
+) -> LoopState:
+    """All loops, of which the last k carry gradient; h_0 carries it if there are no others."""
+    still, last = constant(update), gradient.loops
+    if isinstance(rule, FixedDepth):
+        first = max(rule.max_depth - last, 0)
+        if first:
+            state = constant(_scan_fixed(still, constant(state), first))
+        return _scan_fixed(update, state, rule.max_depth - first, gradient.checkpoint)
+    if isinstance(rule, SampledDepth):
+        total, done = jnp.minimum(rule.depth, rule.max_depth), rule.depth <= rule.max_depth
+    else:
+        counted = _while(still, constant(state), constant(rule))
+        total, done = counted.loops, counted.done
+    first = jnp.maximum(total - last, 0)
+    h, _ = jax.lax.while_loop(
+        lambda carry: carry[1] < first,
+        lambda carry: (still(carry[0]), carry[1] + 1),
+        (constant(state.h), jnp.zeros_like(first)),
+    )
+    h = jnp.where(first == 0, state.h, constant(h))
+    start = eqx.tree_at(lambda s: s.loops, init(h), first.astype(jnp.int32))
+    rest = SampledDepth(depth=total, max_depth=last)
+    state = _scan_masked(update, start, rest, gradient.checkpoint)
+    return eqx.tree_at(lambda s: s.done, state, done)

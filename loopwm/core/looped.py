@@ -12,6 +12,8 @@ from loopwm.core.block import AbstractBlock
 from loopwm.core.bounded import BoundedBlock
 from loopwm.core.contractive import LAYERS, ContractiveBlock, LayerKind
 from loopwm.core.depth import AbstractDepthRule
+from loopwm.core.gate import NO_GATE, HaltingGate, with_gate
+from loopwm.core.gradient import FULL, LoopGradient, check_gradient
 from loopwm.core.iterate import AbstractUpdate, iterate
 from loopwm.core.retention import check_gamma, check_retention
 from loopwm.core.solution import Solution
@@ -39,6 +41,8 @@ class CoreConfig:
     """Smallest retention ā of a channel, in (0, 1). Modes contractive and bounded."""
     retention_max: float = 0.6
     """Largest retention ā of a channel, in (retention_min, 1). Modes contractive and bounded."""
+    gate: bool = False
+    """Learn a gate that says after each loop whether to stop; halting rule `gate` needs it."""
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
@@ -121,6 +125,8 @@ class LoopedCore(eqx.Module):
     prelude: Prelude
     block: AbstractBlock
     coda: eqx.nn.Linear
+    gate: HaltingGate | None
+    """Says after each loop whether to stop, if the configuration asks for one."""
     config: CoreConfig = eqx.field(static=True)
 
     def __init__(self, latent: int, action: int, config: CoreConfig, *, key: PRNGKeyArray):
@@ -137,6 +143,7 @@ class LoopedCore(eqx.Module):
         self.prelude = Prelude(latent, action, width, key=key_prelude)
         self.block = build_block(config, key_retention=key_retention, keys=tuple(keys))
         self.coda = eqx.nn.Linear(2 * width, latent, key=key_coda)
+        self.gate = HaltingGate(width) if config.gate else None
         self.config = config
 
     def bind(self, e: Float[Array, " width"]) -> AbstractUpdate:
@@ -148,6 +155,7 @@ class LoopedCore(eqx.Module):
         z: Float[Array, " latent"],
         u: Float[Array, " action"],
         rule: AbstractDepthRule,
+        gradient: LoopGradient = FULL,
     ) -> Solution[Float[Array, " latent"]]:
         """The change of the latent state over one environment step.
 
@@ -155,15 +163,50 @@ class LoopedCore(eqx.Module):
             z: latent state, shape (latent,).
             u: action embedding, shape (action,).
             rule: how many loops.
+            gradient: how the loops are differentiated in reverse mode.
 
         Returns:
             Δz of shape (latent,), with the loop's statistics.
+
+        Raises:
+            UsageError: the rule needs a gate and there is none, or the gradient is implicit and
+                the core's mode is not contractive.
         """
+        check_gradient(gradient, self.config)
         e = self.prelude(z, u)
         update = self.bind(e)
-        solution = iterate(update, update.start(), rule)
+        solution = iterate(update, update.start(), with_gate(rule, self.gate), gradient)
         change = self.coda(jnp.concatenate([solution.value, e]))
         return Solution(value=change, result=solution.result, stats=solution.stats)
+
+    def exits(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"], depth: int
+    ) -> tuple[Float[Array, "loops latent"], Float[Array, " loops"]]:
+        """What the core would answer after each loop, and what its gate says of each.
+
+        Args:
+            z: latent state, shape (latent,).
+            u: action embedding, shape (action,).
+            depth: T, number of loops.
+
+        Returns:
+            Δz after loops 1 … T, shape (T, latent), and the gate's logits, shape (T,).
+
+        Raises:
+            UsageError: the core has no gate.
+        """
+        if self.gate is None:
+            raise UsageError(NO_GATE)
+        e = self.prelude(z, u)
+        update = self.bind(e)
+
+        def body(h, _):
+            after = update(h)
+            return after, after
+
+        _, states = jax.lax.scan(body, update.start(), None, depth)
+        changes = jax.vmap(lambda h: self.coda(jnp.concatenate([h, e])))(states)
+        return changes, jax.vmap(self.gate)(states)
 
     def declare(self) -> UpdateDeclaration:
         """What `certify` needs, for the weights as they are now."""

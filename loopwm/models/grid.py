@@ -8,12 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import (
+    FULL,
     ActionMap,
     ConvolutionConfig,
     FlatGridCore,
     GridConfig,
     InfinityConfig,
     Layout,
+    LoopGradient,
+    check_gradient,
 )
 from loopwm.core.cells import CellPrelude, each_cell
 from loopwm.errors import UsageError
@@ -40,6 +43,8 @@ class GridModelConfig(WorldModelBuilder):
     """Cells of the encoder's kernel along each axis, odd; 1 looks at each cell alone."""
     depth: int = 4
     """T: loops per imagined transition."""
+    gradient: LoopGradient = FULL
+    """How the loops are differentiated in training: full, truncated or implicit."""
     actions: ActionMap = ActionMap.BROADCAST
     """How an action reaches the cells: broadcast, pointed or learned."""
     core: GridConfig = dataclasses.field(
@@ -50,6 +55,7 @@ class GridModelConfig(WorldModelBuilder):
     def __post_init__(self):
         """Refuses sizes that are not possible."""
         check_positive_sizes(self, "channels", "hidden", "window", "depth")
+        check_gradient(self.gradient, self.core)
         if self.window % 2 == 0:
             raise UsageError(f"model.window is {self.window}; give an odd number of cells.")
 
@@ -154,6 +160,7 @@ class GridWorldModel(AbstractLoopedModel):
     decoder: GridDecoder
     head: GridHead
     bound: CellSoftNorm
+    gradient: LoopGradient
     depth: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
 
@@ -187,4 +194,5 @@ class GridWorldModel(AbstractLoopedModel):
         self.head = GridHead(layout, sizes.action, hidden=config.hidden, key=key_head)
         self.bound = CellSoftNorm(layout)
         self.depth = config.depth
+        self.gradient = config.gradient
         self.latent = layout.size

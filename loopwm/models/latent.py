@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from loopwm.core import AbstractDepthRule, FixedDepth, FlatGridCore, Layout, LoopedCore, Solution
+from loopwm.core import (
+    AbstractDepthRule,
+    FixedDepth,
+    FlatGridCore,
+    Layout,
+    LoopedCore,
+    LoopGradient,
+    Solution,
+)
 from loopwm.errors import UsageError
 from loopwm.models.world_model import AbstractWorldModel, Outcome
 from loopwm.nn import SoftNorm
@@ -56,6 +64,8 @@ class AbstractLoopedModel(AbstractWorldModel):
     head: eqx.AbstractVar[Any]
     """A module: [z, u, z'] to reward and logit of the continuation, shape (2,)."""
     bound: eqx.AbstractVar[SoftNorm | CellSoftNorm]
+    gradient: eqx.AbstractVar[LoopGradient]
+    """How the loops are differentiated in training."""
 
     def encode(self, observation: Float[Array, " observation"]) -> Float[Array, " latent"]:
         """z_t of shape (latent,) in the ball from o_t of shape (observation,)."""
@@ -68,7 +78,8 @@ class AbstractLoopedModel(AbstractWorldModel):
         rule: AbstractDepthRule | None = None,
     ) -> Solution[Float[Array, " latent"]]:
         """One imagined transition; z' = Bound(z + Core(z, u)), shape (latent,)."""
-        inner = self.core(z, u, FixedDepth(self.depth) if rule is None else rule)
+        chosen = FixedDepth(self.depth) if rule is None else rule
+        inner = self.core(z, u, chosen, self.gradient)
         return Solution(value=self.bound(z + inner.value), result=inner.result, stats=inner.stats)
 
     def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:

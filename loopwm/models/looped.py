@@ -5,9 +5,9 @@ import dataclasses
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from loopwm.core import CoreConfig, LoopedCore
+from loopwm.core import FULL, CoreConfig, LoopedCore, LoopGradient, check_gradient
 from loopwm.models.latent import AbstractLoopedModel, check_positive_sizes
 from loopwm.models.observations import View, build_decoder, build_encoder
 from loopwm.models.world_model import Sizes, WorldModelBuilder
@@ -28,10 +28,13 @@ class LoopedConfig(WorldModelBuilder):
     """How encoder and decoder look at observations: auto, vector or image."""
     core: CoreConfig = CoreConfig()
     """The looped core."""
+    gradient: LoopGradient = FULL
+    """How the loops are differentiated in training: full, truncated or implicit."""
 
     def __post_init__(self):
-        """Refuses sizes below 1."""
+        """Refuses sizes below 1, and an implicit gradient of a core that does not contract."""
         check_positive_sizes(self, "latent", "hidden", "depth")
+        check_gradient(self.gradient, self.core)
 
     def build(self, sizes: Sizes, *, key: PRNGKeyArray) -> "LoopedWorldModel":
         """Builds the model for an environment's sizes."""
@@ -46,6 +49,7 @@ class LoopedWorldModel(AbstractLoopedModel):
     decoder: MLP | ImageDecoder
     head: MLP
     bound: SoftNorm
+    gradient: LoopGradient
     depth: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
 
@@ -64,5 +68,22 @@ class LoopedWorldModel(AbstractLoopedModel):
         self.decoder = build_decoder(latent, sizes, view, hidden=hidden, key=key_decoder)
         self.head = MLP(2 * latent + sizes.action, 2, width=hidden, key=key_head)
         self.bound = SoftNorm(float(np.sqrt(latent)))
+        self.gradient = config.gradient
         self.depth = config.depth
         self.latent = latent
+
+    @property
+    def gated(self) -> bool:
+        """Whether its core has a halting gate."""
+        return self.core.gate is not None
+
+    def exits(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"]
+    ) -> tuple[Float[Array, "loops latent"], Float[Array, " loops"]]:
+        """z' after each loop up to the model's depth, (T, latent), and the gate's logits, (T,).
+
+        Raises:
+            UsageError: the core has no gate.
+        """
+        changes, logits = self.core.exits(z, u, self.depth)
+        return jax.vmap(lambda change: self.bound(z + change))(changes), logits

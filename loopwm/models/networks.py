@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.core import with_full_gradient
 from loopwm.models.policy import AbstractPolicy, CategoricalPolicy, GaussianPolicy
 from loopwm.models.value import Critic, ValueConfig
 from loopwm.models.world_model import AbstractWorldModel, Sizes, WorldModelBuilder
@@ -55,12 +56,14 @@ def build_networks(
 
 @eqx.filter_jit
 def resolve_networks(networks: Networks) -> Networks:
-    """The networks with their constrained weights computed, ready to act.
+    """The networks with their constrained weights computed, ready to act and to be analysed.
+
+    Derivatives of their loops are full ones, whatever gradient they were trained with.
 
     Training and loading call this one program, so that a loaded agent has the same weights to the
     last bit.
     """
-    return resolve(networks)
+    return resolve(with_full_gradient(networks))
 
 
 def count_parameters(module: object) -> int:

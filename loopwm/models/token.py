@@ -7,12 +7,15 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from loopwm.core import (
+    FULL,
     ActionMap,
     FlatGridCore,
     GridConfig,
     InfinityConfig,
     Layout,
+    LoopGradient,
     TokenConfig,
+    check_gradient,
 )
 from loopwm.models.latent import AbstractLoopedModel, CellSoftNorm, check_positive_sizes
 from loopwm.models.observations import View, build_decoder, build_encoder
@@ -38,6 +41,8 @@ class TokenModelConfig(WorldModelBuilder):
     """Width of encoder, decoder and outcome head."""
     depth: int = 4
     """T: loops per imagined transition."""
+    gradient: LoopGradient = FULL
+    """How the loops are differentiated in training: full, truncated or implicit."""
     view: View = View.AUTO
     """How encoder and decoder look at observations: auto, vector or image."""
     core: GridConfig = dataclasses.field(default=TokenConfig(), metadata={"registry": TOKEN_CORES})
@@ -46,6 +51,7 @@ class TokenModelConfig(WorldModelBuilder):
     def __post_init__(self):
         """Refuses sizes below 1."""
         check_positive_sizes(self, "tokens", "width", "hidden", "depth")
+        check_gradient(self.gradient, self.core)
 
     def build(self, sizes: Sizes, *, key: PRNGKeyArray) -> "TokenWorldModel":
         """Builds the model for an environment's sizes."""
@@ -64,6 +70,7 @@ class TokenWorldModel(AbstractLoopedModel):
     decoder: MLP | ImageDecoder
     head: MLP
     bound: CellSoftNorm
+    gradient: LoopGradient
     depth: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
 
@@ -87,4 +94,5 @@ class TokenWorldModel(AbstractLoopedModel):
         self.head = MLP(2 * latent + sizes.action, 2, width=hidden, key=key_head)
         self.bound = CellSoftNorm(layout)
         self.depth = config.depth
+        self.gradient = config.gradient
         self.latent = latent

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -85,6 +85,30 @@ class AbstractWorldModel(eqx.Module):
         z_next: Float[Array, " latent"],
     ) -> Outcome:
         """Reward r_t and continuation of the transition z_t, u_t → z_{t+1}."""
+
+
+@runtime_checkable
+class EarlyExits(Protocol):
+    """A world model that may carry a halting gate."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether it carries one."""
+        ...
+
+    def exits(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"]
+    ) -> tuple[Float[Array, "loops latent"], Float[Array, " loops"]]:
+        """What a transition would give after each loop, for training the gate.
+
+        Args:
+            z: latent state z_t, shape (latent,).
+            u: encoded action u_t, shape (action,).
+
+        Returns:
+            z_{t+1} after loops 1 … T, shape (T, latent), and the gate's logits, shape (T,).
+        """
+        ...
 
 
 class WorldModelBuilder(abc.ABC):
