@@ -123,7 +123,7 @@ class Trainer:
         self.stop_requested = False
         envs = config.collection.envs
         self._random_state = random_actor.initial_state(seed=config.seed, batch=envs)
-        self.actor = self._current_actor()
+        self.actor = self._actor_of(self.learner.networks)
         self._actor_state = self.actor.initial_state(seed=config.seed, batch=envs)
         self._returns = np.zeros(envs)
         self._last_return = 0.0
@@ -169,8 +169,8 @@ class Trainer:
         return self.counters.env_steps >= self.config.steps
 
     def resolved_networks(self) -> Networks:
-        """The networks as they are now, constrained weights resolved."""
-        return resolve_networks(self.learner.networks)
+        """The networks to evaluate and to keep as they are now, constrained weights resolved."""
+        return resolve_networks(self.learner.acting)
 
     def _env_seed(self) -> int:
         # A resumed run begins new episodes: other ones than the run began with.
@@ -178,9 +178,15 @@ class Trainer:
             np.random.SeedSequence([self.config.seed, self.counters.env_steps]).generate_state(1)[0]
         )
 
-    def _current_actor(self) -> Actor:
+    def _actor_of(self, networks: Networks) -> Actor:
         normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), self.normalizer)
-        return self._make_actor(self.resolved_networks(), normalizer)
+        return self._make_actor(resolve_networks(networks), normalizer)
+
+    def _evaluated_actor(self) -> Actor:
+        """The agent of the averaged networks, where an average is kept."""
+        if self.learner.average is None:
+            return self.actor
+        return self._actor_of(self.learner.average)
 
     def _begin(self, stepper: VectorStepper, mask: np.ndarray) -> None:
         """Episodes begin in the masked environments."""
@@ -255,7 +261,7 @@ class Trainer:
             counters.updates_owed -= collection.updates_per_call
             metrics = self._update_once()
         if metrics is not None:
-            self.actor = self._current_actor()
+            self.actor = self._actor_of(self.learner.networks)
             self._report(metrics)
 
     def _update_once(self) -> Metrics:
@@ -292,6 +298,7 @@ class Trainer:
         values = {f"loss/{name}": float(v) for name, v in vars(metrics.terms).items()}
         values["loss/total"] = float(metrics.loss)
         values["loss/gradient_norm"] = float(metrics.gradient_norm)
+        values["train/depth"] = float(metrics.depth)
         values["collect/return"] = self._last_return
         values["collect/decision_ms"] = self._decision_ms()
         self.telemetry.scalars(self.counters.env_steps, values)
@@ -311,7 +318,7 @@ class Trainer:
         began = time.perf_counter()
         try:
             with self._naming_last_good():
-                result = self._evaluate(self.actor, self._env_seed() ^ 0x5EED)
+                result = self._evaluate(self._evaluated_actor(), self._env_seed() ^ 0x5EED)
         except EvaluationStopped:
             self.counters.next_evaluation = due
             return
@@ -375,7 +382,7 @@ class Trainer:
         self._last_return = meta["last_return"]
         self.replay.load_state(checkpoint.load_replay(self.folder))
         self.replay.seal()
-        self.actor = self._current_actor()
+        self.actor = self._actor_of(self.learner.networks)
         keys = tree["keys"]
         self._actor_state = eqx.tree_at(lambda s: s.key, self._actor_state, keys["actor"])
         self._random_state = eqx.tree_at(lambda s: s.key, self._random_state, keys["random"])
