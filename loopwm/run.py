@@ -11,10 +11,10 @@ import numpy as np
 
 from loopwm import configs, settings
 from loopwm.agents import PlanningAgent, PolicyAgent
-from loopwm.core import AbstractDepthRule
+from loopwm.core import AbstractDepthRule, check_rule
 from loopwm.envs import EnvSource, Spaces, env_name
 from loopwm.errors import UsageError
-from loopwm.evaluation import certificate_of, record_episode, run_episodes
+from loopwm.evaluation import certificate_of, depth_promise, record_episode, run_episodes
 from loopwm.models import Normalizer, resolve_networks
 from loopwm.session import Interrupted, Session, build_planner, build_run_networks
 from loopwm.training import RunConfig, RunFolder, checkpoint
@@ -165,20 +165,22 @@ def load(
         The agent.
 
     Raises:
-        UsageError: the folder holds no run, or no checkpoint.
+        UsageError: the folder holds no run, or no checkpoint; or its model cannot keep the rule.
     """
     enable_compile_cache()
     folder = RunFolder.open(run)
     config = folder.read_config()
     spaces = Spaces.of_source(config.env if env is None else env)
     arrays, _ = checkpoint.load(folder)
+    kept = "networks" if config.learner.average_rate is None else "average"
     skeleton = {
-        "learner": {"networks": build_run_networks(config, spaces)},
+        "learner": {kept: build_run_networks(config, spaces)},
         "normalizer": Normalizer.create(spaces.observation.size),
     }
     tree = checkpoint.with_arrays(skeleton, arrays)
-    networks = resolve_networks(tree["learner"]["networks"])
+    networks = resolve_networks(tree["learner"][kept])
     normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), tree["normalizer"])
+    check_rule(rule, networks.world_model.core)
     if planner == "policy":
         return PolicyAgent(networks=networks, normalizer=normalizer, spaces=spaces)
     return PlanningAgent(
@@ -214,7 +216,8 @@ def evaluate_run(
 
     Returns:
         env, env_steps of the checkpoint, return_mean, return_std, returns, episodes, loops_mean,
-        decision_ms, certificate, and video when one was asked for.
+        decision_ms, certificate, depth (what is promised of the loops, in one sentence), and video
+        when one was asked for.
 
     Raises:
         UsageError: the folder holds no run, or the request does not fit it.
@@ -239,6 +242,7 @@ def evaluate_run(
         "loops_mean": result.loops_mean,
         "decision_ms": result.decision_ms,
         "certificate": None if certificate is None else certificate.summary(),
+        "depth": depth_promise(rule, agent.world_model.depth, certificate),
     }
     if video is not None:
         path = record_episode(agent, source, video, seed=seed, max_steps=limit)

@@ -174,7 +174,7 @@ class Session:
         self, learner: LearnerState, counters: Counters, records: list[dict[str, Any]]
     ) -> dict[str, Any]:
         """Contents of summary.json."""
-        model = learner.networks.world_model
+        model = learner.acting.world_model
         certificate = certificate_of(model.core)
         return {
             "env": self.config.env,
@@ -201,7 +201,7 @@ class Session:
 
     def _report(self, folder: RunFolder, trainer: Trainer) -> None:
         summary = self._summary(trainer.learner, trainer.counters, folder.read_evals())
-        model = trainer.learner.networks.world_model
+        model = trainer.learner.acting.world_model
         write_report(folder, self.config, summary, statements(model))
 
 

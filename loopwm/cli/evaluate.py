@@ -6,10 +6,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from loopwm.core import AbstractDepthRule, CertifiedHalting, FixedDepth, ResidualHalting
+from loopwm.core import parse_depth
 from loopwm.errors import UsageError
-
-_HALTING = {"certified": CertifiedHalting, "residual": ResidualHalting}
 
 
 def evaluate(
@@ -28,11 +26,12 @@ def evaluate(
     Args:
         run: folder of the run.
         episodes: number of episodes.
-        depth: loops of each imagined transition: a number, certified:TOL or residual:TOL.
+        depth: loops of each imagined transition: a number, certified:TOL, residual:TOL,
+            second_difference:TOL, or gate:P with the exit probability that stops.
         planner: mppi, categorical_cem, or policy for the policy alone.
         video: folder for a video of one episode.
         seed: seed of the evaluation.
-        as_json: print one JSON object instead of a line.
+        as_json: print one JSON object instead of lines.
     """
     if episodes < 1:
         raise UsageError(f"--episodes is {episodes}; give at least 1.")
@@ -47,29 +46,9 @@ def evaluate(
     print(json.dumps(record) if as_json else _line(record))
 
 
-def parse_depth(text: str) -> AbstractDepthRule:
-    """The depth rule of `--depth`: a number of loops, certified:TOL or residual:TOL.
-
-    Raises:
-        UsageError: it is none of these, or the number is out of range.
-    """
-    kind, sign, number = text.partition(":")
-    try:
-        if not sign:
-            return FixedDepth(int(kind))
-        if kind in _HALTING:
-            return _HALTING[kind](float(number))
-    except ValueError as error:
-        if isinstance(error, UsageError):
-            raise
-    raise UsageError(
-        f"--depth {text} is not understood; give a number of loops, certified:TOL or residual:TOL."
-    )
-
-
 def _line(record: dict[str, Any]) -> str:
     return (
         f"{record['env']}: return {record['return_mean']:.1f} ± {record['return_std']:.1f} over "
         f"{record['episodes']} episodes, {record['loops_mean']:.1f} loops, "
-        f"{record['decision_ms']:.1f} ms a decision"
+        f"{record['decision_ms']:.1f} ms a decision\n{record['depth']}"
     )

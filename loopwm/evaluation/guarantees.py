@@ -1,5 +1,12 @@
 """What is guaranteed of a world model, and what is not, in sentences."""
 
+from loopwm.core import (
+    AbstractDepthRule,
+    CertifiedHalting,
+    GateHalting,
+    ResidualHalting,
+    SecondDifferenceHalting,
+)
 from loopwm.models import AbstractWorldModel
 from loopwm.stability import (
     Certifiable,
@@ -35,3 +42,72 @@ def statements(model: AbstractWorldModel) -> list[str]:
     if certificate.mode is Mode.LINEAR or not isinstance(model, CertifiableTransition):
         return [inner, "Imagined transition z → z': nothing is proven of it."]
     return [inner, f"Imagined transition z → z': {certify_transition(model).statement()}"]
+
+
+def depth_promise(
+    rule: AbstractDepthRule | None, model_depth: int, certificate: Certificate | None
+) -> str:
+    """What a depth rule promises of a model's inner loop: norm, level and bound, in one sentence.
+
+    Args:
+        rule: how many loops; None for the model's own depth.
+        model_depth: the model's own depth.
+        certificate: the core's certificate, from `certificate_of`.
+
+    Returns:
+        The sentence. Where nothing is promised, it says so.
+    """
+    proven = certificate if certificate is not None and certificate.contracts else None
+    if isinstance(rule, CertifiedHalting):
+        return _certified(rule, proven)
+    if isinstance(rule, ResidualHalting):
+        return _residual(rule, proven)
+    if isinstance(rule, SecondDifferenceHalting):
+        return (
+            "Each imagined transition stops once its second difference is at most "
+            f"{rule.tolerance:g} for {rule.patience} loop(s), or after {rule.max_depth} loops; "
+            "that promises nothing about its distance to a fixed point."
+        )
+    if isinstance(rule, GateHalting):
+        return (
+            "Each imagined transition stops once the learned gate's exit probability is at least "
+            f"{rule.threshold:g}, or after {rule.max_depth} loops; that promises nothing about its "
+            "distance to a fixed point."
+        )
+    return _counted(model_depth if rule is None else rule.max_depth, proven)
+
+
+def _counted(depth: int, proven: Certificate | None) -> str:
+    loops = f"Each imagined transition uses {depth} loop(s)"
+    if proven is None:
+        return f"{loops}; nothing is promised about its distance to a fixed point."
+    return (
+        f"{loops}, after which at most {proven.growth(depth):.3g} of its first distance to the "
+        f"fixed point is left, apart from rounding, in the {proven.norm}-norm (level "
+        f"'{proven.level}', rate {proven.rate:.4f} a loop)."
+    )
+
+
+def _certified(rule: CertifiedHalting, proven: Certificate | None) -> str:
+    if proven is None:
+        return "Certified halting promises nothing here: the core is not certified to contract."
+    return (
+        f"Each imagined transition that stops before {rule.max_depth} loops is within "
+        f"{rule.tolerance:g} of its fixed point in the {proven.norm}-norm, rounding included "
+        f"(level '{proven.level}', rate {proven.rate:.4f} a loop at most)."
+    )
+
+
+def _residual(rule: ResidualHalting, proven: Certificate | None) -> str:
+    stops = (
+        f"Each imagined transition stops once its residual is at most {rule.tolerance:g} for "
+        f"{rule.patience} loop(s), or after {rule.max_depth} loops"
+    )
+    if proven is None:
+        return f"{stops}; that promises nothing about its distance to a fixed point."
+    bound = proven.error_bound(rule.tolerance)
+    return (
+        f"{stops}; stopped by its residual it is within {bound:.3g} of its fixed point, apart from "
+        f"rounding, in the {proven.norm}-norm (level '{proven.level}', rate {proven.rate:.4f} a "
+        "loop at most)."
+    )

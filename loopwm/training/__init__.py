@@ -8,6 +8,8 @@ from loopwm.training.config import LearnerConfig as LearnerConfig
 from loopwm.training.config import RunConfig as RunConfig
 from loopwm.training.deferred import Curriculum as Curriculum
 from loopwm.training.deferred import DeferredConfig as DeferredConfig
+from loopwm.training.depth import DepthLaw as DepthLaw
+from loopwm.training.depth import TrainingDepth as TrainingDepth
 from loopwm.training.learner import LearnerState as LearnerState
 from loopwm.training.learner import init_learner as init_learner
 from loopwm.training.learner import update as update

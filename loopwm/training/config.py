@@ -6,6 +6,7 @@ from loopwm.errors import UsageError
 from loopwm.models import WORLD_MODELS, LoopedConfig, ValueConfig, WorldModelBuilder
 from loopwm.planning import PLANNERS, PlanningConfig
 from loopwm.training.deferred import DeferredConfig
+from loopwm.training.depth import DepthLaw, TrainingDepth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +49,17 @@ class LearnerConfig:
     """Weight of the policy loss; the policy shares no weights with the other losses."""
     temperature_rate: float = 0.03
     """Step of the log-temperature, an update and a nat of missing entropy."""
-    poisson_depth: bool = False
-    """Draw each training sequence's depth from a Poisson law with the model's depth as mean."""
     deferred: DeferredConfig = DeferredConfig()
     """Deferred decoding: K actions in latent space, one decode; off by default."""
+    depth: TrainingDepth = TrainingDepth()
+    """Loops of a training sequence's transitions."""
+    average_rate: float | None = None
+    """Step of the averaged networks towards the trained ones, an update: the average is what is
+    evaluated and kept for acting. No average when null."""
+    gate_weight: float = 1.0
+    """Weight of the halting gate's loss, where the model has a gate."""
+    gate_entropy: float = 0.01
+    """Weight of the entropy of the gate's exit distribution, a nat, within that loss."""
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
@@ -73,6 +81,20 @@ class LearnerConfig:
             raise UsageError(
                 f"learner.deferred.steps is {self.deferred.steps}, more than learner.sequence "
                 f"({self.sequence}); lower it, or raise learner.sequence."
+            )
+        if self.average_rate is not None and not 0.0 < self.average_rate <= 1.0:
+            raise UsageError(
+                f"learner.average_rate is {self.average_rate}; give a value in (0, 1], or null for "
+                "no average."
+            )
+        if min(self.gate_weight, self.gate_entropy) < 0.0:
+            raise UsageError(
+                f"learner.gate_weight is {self.gate_weight} and gate_entropy {self.gate_entropy}; "
+                "give at least 0."
+            )
+        if self.depth.law is DepthLaw.LEARNED and self.batch_size < 2:
+            raise UsageError(
+                "learner.batch_size is 1, but a learned depth compares sequences; give at least 2."
             )
 
 

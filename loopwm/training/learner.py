@@ -9,11 +9,20 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from loopwm.core import SampledDepth, poisson_depth
+from loopwm.core import SampledDepth
 from loopwm.models import Critic, Networks, Normalizer
 from loopwm.nn import resolve
 from loopwm.training.config import LearnerConfig
-from loopwm.training.losses import Sequence, Terms, sequence_terms
+from loopwm.training.depth import (
+    DepthLaw,
+    LearnedDepth,
+    draw_counts,
+    init_learned,
+    log_mean_gradient,
+    mean_depth,
+    move_mean,
+)
+from loopwm.training.losses import Sequence, Terms, has_gate, sequence_terms
 from loopwm.training.replay import SequenceBatch
 
 Tree = TypeVar("Tree")
@@ -30,6 +39,15 @@ class LearnerState(eqx.Module):
     """Logarithm of α, the weight of the policy's entropy, which keeps it at its target."""
     key: PRNGKeyArray
     updates: Int[Array, ""]
+    average: Networks | None = None
+    """Exponential moving average of the networks, which acts in evaluation; None if not kept."""
+    depth: LearnedDepth | None = None
+    """The mean training depth where it is learned."""
+
+    @property
+    def acting(self) -> Networks:
+        """The networks to evaluate and to keep: the average where there is one."""
+        return self.networks if self.average is None else self.average
 
 
 class Metrics(NamedTuple):
@@ -38,6 +56,8 @@ class Metrics(NamedTuple):
     loss: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     terms: Terms
+    depth: Float[Array, ""]
+    """Loops a transition of the replayed sequences."""
 
 
 def make_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
@@ -59,6 +79,8 @@ def init_learner(networks: Networks, config: LearnerConfig, *, key: PRNGKeyArray
         log_temperature=jnp.log(jnp.asarray(1e-3)),
         key=key,
         updates=jnp.zeros((), jnp.int32),
+        average=None if config.average_rate is None else _copy(networks),
+        depth=init_learned(config.depth, networks.world_model.depth),
     )
 
 
@@ -77,29 +99,41 @@ def start_values(state: LearnerState, mean_reward: float) -> LearnerState:
         The learner with its values started.
     """
     value = jnp.asarray(mean_reward, jnp.float32)
-    return eqx.tree_at(
-        lambda s: (s.networks.critic, s.target_critic),
-        state,
-        (state.networks.critic.started_at(value), state.target_critic.started_at(value)),
-    )
+
+    def critics(s):
+        averaged = () if s.average is None else (s.average.critic,)
+        return (s.networks.critic, s.target_critic, *averaged)
+
+    return eqx.tree_at(critics, state, tuple(c.started_at(value) for c in critics(state)))
+
+
+def _draw_depths(
+    state: LearnerState, config: LearnerConfig, size: int, key: PRNGKeyArray
+) -> Array | None:
+    """Depths of the batch's sequences before clamping, shape (size,); None for the model's own."""
+    if config.depth.law is DepthLaw.FIXED:
+        return None
+    depth = state.networks.world_model.depth
+    mean = mean_depth(config.depth, depth, state.updates, state.depth)
+    return draw_counts(key, config.depth, depth, mean, size)
 
 
 def _batch_loss(
     trained: Networks,
     state: LearnerState,
     batch: Sequence,
+    counts: Array | None,
     config: LearnerConfig,
     key: PRNGKeyArray,
-) -> tuple[Array, Terms]:
+) -> tuple[Array, tuple[Terms, Array]]:
+    """The loss, its mean terms, and the model's own loss of each sequence."""
     networks = resolve(trained)
     size = batch.reward.shape[0]
-    key_depth, key_terms = jax.random.split(key)
-    mean_depth = networks.world_model.depth
     rules = None
-    if config.poisson_depth:
-        largest = 3 * mean_depth
-        drawn = poisson_depth(key_depth, float(mean_depth), largest, (size,))
-        rules = jax.vmap(lambda depth: SampledDepth(depth=depth, max_depth=largest))(drawn)
+    if counts is not None:
+        largest = config.depth.largest_for(networks.world_model.depth)
+        depths = jnp.clip(counts, 1, largest)
+        rules = jax.vmap(lambda depth: SampledDepth(depth=depth, max_depth=largest))(depths)
 
     deferred = config.deferred
     steps = None if deferred.steps is None else deferred.horizon(state.updates)
@@ -116,47 +150,81 @@ def _batch_loss(
             key=sequence_key,
         )
 
-    terms = jax.vmap(one)(batch, rules, jax.random.split(key_terms, size))
-    terms = jax.tree.map(jnp.mean, terms)
+    each = jax.vmap(one)(batch, rules, jax.random.split(key, size))
+    terms = jax.tree.map(jnp.mean, each)
     loss = (
-        config.consistency_weight * terms.consistency
-        + config.reconstruction_weight * terms.reconstruction
-        + config.reward_weight * terms.reward
-        + config.continuation_weight * terms.continuation
+        _model_loss(terms, config)
         + config.value_weight * terms.value
         + config.imagined_value_weight * terms.imagined_value
         + config.policy_weight * terms.policy
     )
     if steps is not None:
         loss = loss + deferred.movement_weight * terms.movement
-    return loss, terms
+    if has_gate(networks.world_model):
+        loss = loss + config.gate_weight * terms.gate
+    return loss, (terms, _model_loss(each, config))
+
+
+def _model_loss(terms: Terms, config: LearnerConfig) -> Array:
+    """Weighted sum of the world model's own losses, of the terms' shape."""
+    return (
+        config.consistency_weight * terms.consistency
+        + config.reconstruction_weight * terms.reconstruction
+        + config.reward_weight * terms.reward
+        + config.continuation_weight * terms.continuation
+    )
+
+
+def _towards(slow: Tree, fast: Tree, rate: float) -> Tree:
+    """An exponential moving average's step: slow + rate (fast − slow)."""
+    return jax.tree.map(
+        lambda s, f: s + rate * (f - s) if eqx.is_inexact_array(s) else s, slow, fast
+    )
 
 
 def _one_update(
     state: LearnerState, batch: Sequence, config: LearnerConfig
 ) -> tuple[LearnerState, Metrics]:
     key, key_loss = jax.random.split(state.key)
-    (loss, terms), gradient = eqx.filter_value_and_grad(_batch_loss, has_aux=True)(
-        state.networks, state, batch, config, key_loss
+    key_depth, key_terms = jax.random.split(key_loss)
+    counts = _draw_depths(state, config, batch.reward.shape[0], key_depth)
+    (loss, (terms, losses)), gradient = eqx.filter_value_and_grad(_batch_loss, has_aux=True)(
+        state.networks, state, batch, counts, config, key_terms
     )
     step, optimiser = make_optimiser(config).update(gradient, state.optimiser)
     networks = eqx.apply_updates(state.networks, step)
-    rate = config.target_rate
-    target = jax.tree.map(
-        lambda slow, fast: slow + rate * (fast - slow) if eqx.is_inexact_array(slow) else slow,
-        state.target_critic,
-        networks.critic,
-    )
+    learned, depth = _move_depth(state, counts, losses, config)
+    average = state.average
+    if average is not None and config.average_rate is not None:
+        average = _towards(average, networks, config.average_rate)
     missing = state.networks.policy.target_entropy() - terms.entropy
     new = LearnerState(
         networks=networks,
-        target_critic=target,
+        target_critic=_towards(state.target_critic, networks.critic, config.target_rate),
         optimiser=optimiser,
         log_temperature=state.log_temperature + config.temperature_rate * missing,
         key=key,
         updates=state.updates + 1,
+        average=average,
+        depth=learned,
     )
-    return new, Metrics(loss, optax.tree.norm(gradient), terms)
+    return new, Metrics(loss, optax.tree.norm(gradient), terms, depth)
+
+
+def _move_depth(
+    state: LearnerState, counts: Array | None, losses: Array, config: LearnerConfig
+) -> tuple[LearnedDepth | None, Array]:
+    """The learned mean depth after the update, and the mean depth of the batch."""
+    own = state.networks.world_model.depth
+    if counts is None:
+        return None, jnp.asarray(own, jnp.float32)
+    largest = config.depth.largest_for(own)
+    depth = jnp.mean(jnp.clip(counts, 1, largest).astype(jnp.float32))
+    if state.depth is None:
+        return None, depth
+    mean = jnp.exp(state.depth.log_mean)
+    gradient = log_mean_gradient(counts, losses, mean, largest, config.depth.loop_cost)
+    return move_mean(state.depth, gradient, config.depth, own), depth
 
 
 @functools.partial(eqx.filter_jit, donate="all-except-first")

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from loopwm.core import AbstractDepthRule
-from loopwm.models import Critic, Networks
+from loopwm.core import AbstractDepthRule, halting_loss
+from loopwm.models import AbstractWorldModel, Critic, EarlyExits, Networks
 from loopwm.training.config import LearnerConfig
 from loopwm.training.deferred import deferred_terms
 
@@ -99,6 +99,8 @@ class Terms(eqx.Module):
     mean_value: Float[Array, ""]
     movement: Float[Array, ""]
     """Length of the latent path beyond its limit; 0 unless decoding is deferred."""
+    gate: Float[Array, ""]
+    """Loss of the halting gate; 0 for a model without one."""
 
 
 def sequence_terms(
@@ -177,7 +179,40 @@ def sequence_terms(
         residual=jnp.sum(residual * valid) / count,
         mean_value=jnp.sum(values * valid) / count,
         movement=movement,
+        gate=jnp.sum(_gate_loss(model, encoded[:-1], sequence, fixed[1:], config) * valid) / count,
     )
+
+
+def has_gate(model: AbstractWorldModel) -> bool:
+    """Whether the model carries a halting gate, which is trained with it."""
+    return isinstance(model, EarlyExits) and model.gated
+
+
+def _gate_loss(
+    model: AbstractWorldModel,
+    z: Float[Array, "steps latent"],
+    sequence: Sequence,
+    target: Float[Array, "steps latent"],
+    config: LearnerConfig,
+) -> Float[Array, " steps"]:
+    """Loss of the halting gate at each step: what reading out after each loop would cost.
+
+    It trains gate and model together: every loop is read out with the weight of exiting there.
+    """
+    if not isinstance(model, EarlyExits) or not model.gated:
+        return jnp.zeros(len(z))
+
+    def one(state, u, wanted, observation):
+        states, logits = model.exits(state, u)
+        consistency = jnp.mean((states - wanted[None]) ** 2, axis=-1)
+        decoded = jax.vmap(model.decode)(states)
+        reconstruction = jnp.mean((decoded - observation[None]) ** 2, axis=-1)
+        losses = (
+            config.consistency_weight * consistency + config.reconstruction_weight * reconstruction
+        )
+        return halting_loss(logits, losses, config.gate_entropy)
+
+    return jax.vmap(one)(z, sequence.action, target, sequence.observation[1:])
 
 
 def imagine(

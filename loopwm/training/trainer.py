@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,45 +16,15 @@ from loopwm.envs import Spaces, Transitions, VectorStepper
 from loopwm.errors import RunFailure
 from loopwm.models import Networks, Normalizer, resolve_networks
 from loopwm.training import checkpoint
+from loopwm.training.actor import Actor as Actor
+from loopwm.training.actor import EvaluationResult as EvaluationResult
+from loopwm.training.actor import EvaluationStopped as EvaluationStopped
 from loopwm.training.clock import Clock
 from loopwm.training.config import RunConfig
 from loopwm.training.learner import LearnerState, Metrics, start_values, update
 from loopwm.training.replay import Replay
 from loopwm.training.run_folder import RunFolder
 from loopwm.training.telemetry import Telemetry, eval_line
-
-
-@runtime_checkable
-class Actor(Protocol):
-    """What the trainer needs of an agent; `loopwm.agents` provides it."""
-
-    def initial_state(self, *, seed: int, batch: int) -> Any:
-        """State before the first decision."""
-        ...
-
-    def restart(self, state: Any, mask: np.ndarray) -> Any:
-        """Forgets plans of environments that begin an episode."""
-        ...
-
-    def act(self, observation: Any, state: Any, *, explore: bool) -> tuple[Any, Any]:
-        """Actions and the next state."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationResult:
-    """Outcome of some evaluation episodes."""
-
-    returns: tuple[float, ...]
-    """Undiscounted return of each episode."""
-    loops_mean: float
-    """Inner loops an imagined transition."""
-    decision_ms: float
-    """Median milliseconds of one planner call, over the environments it served."""
-
-
-class EvaluationStopped(Exception):
-    """An evaluation gave up because a stop was requested."""
 
 
 @dataclasses.dataclass
@@ -126,7 +96,7 @@ class Trainer:
         self.stop_requested = False
         envs = config.collection.envs
         self._random_state = random_actor.initial_state(seed=config.seed, batch=envs)
-        self.actor = self._current_actor()
+        self.actor = self._actor_of(self.learner.networks)
         self._actor_state = self.actor.initial_state(seed=config.seed, batch=envs)
         self._returns = np.zeros(envs)
         self._last_return = 0.0
@@ -172,8 +142,8 @@ class Trainer:
         return self.counters.env_steps >= self.config.steps
 
     def resolved_networks(self) -> Networks:
-        """The networks as they are now, constrained weights resolved."""
-        return resolve_networks(self.learner.networks)
+        """The networks to evaluate and to keep as they are now, constrained weights resolved."""
+        return resolve_networks(self.learner.acting)
 
     def _env_seed(self) -> int:
         # A resumed run begins new episodes: other ones than the run began with.
@@ -181,9 +151,15 @@ class Trainer:
             np.random.SeedSequence([self.config.seed, self.counters.env_steps]).generate_state(1)[0]
         )
 
-    def _current_actor(self) -> Actor:
+    def _actor_of(self, networks: Networks) -> Actor:
         normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), self.normalizer)
-        return self._make_actor(self.resolved_networks(), normalizer)
+        return self._make_actor(resolve_networks(networks), normalizer)
+
+    def _evaluated_actor(self) -> Actor:
+        """The agent of the averaged networks, where an average is kept."""
+        if self.learner.average is None:
+            return self.actor
+        return self._actor_of(self.learner.average)
 
     def _begin(self, stepper: VectorStepper, mask: np.ndarray) -> None:
         """Episodes begin in the masked environments."""
@@ -260,7 +236,7 @@ class Trainer:
             counters.updates_owed -= collection.updates_per_call
             metrics = self._update_once()
         if metrics is not None:
-            self.actor = self._current_actor()
+            self.actor = self._actor_of(self.learner.networks)
             self._report(metrics)
 
     def _update_once(self) -> Metrics:
@@ -297,6 +273,7 @@ class Trainer:
         values = {f"loss/{name}": float(v) for name, v in vars(metrics.terms).items()}
         values["loss/total"] = float(metrics.loss)
         values["loss/gradient_norm"] = float(metrics.gradient_norm)
+        values["train/depth"] = float(metrics.depth)
         values["collect/return"] = self._last_return
         values["collect/decision_ms"] = self._decision_ms()
         self.telemetry.scalars(self.counters.env_steps, values)
@@ -316,7 +293,7 @@ class Trainer:
         began = time.perf_counter()
         try:
             with self._naming_last_good():
-                result = self._evaluate(self.actor, self._env_seed() ^ 0x5EED)
+                result = self._evaluate(self._evaluated_actor(), self._env_seed() ^ 0x5EED)
         except EvaluationStopped:
             self.counters.next_evaluation = due
             return
@@ -380,7 +357,7 @@ class Trainer:
         self._last_return = meta["last_return"]
         self.replay.load_state(checkpoint.load_replay(self.folder))
         self.replay.seal()
-        self.actor = self._current_actor()
+        self.actor = self._actor_of(self.learner.networks)
         keys = tree["keys"]
         self._actor_state = eqx.tree_at(lambda s: s.key, self._actor_state, keys["actor"])
         self._random_state = eqx.tree_at(lambda s: s.key, self._random_state, keys["random"])

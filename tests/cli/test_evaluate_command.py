@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from loopwm.cli.evaluate import parse_depth
 from loopwm.cli.main import main
-from loopwm.core import CertifiedHalting, FixedDepth, ResidualHalting
+from loopwm.core import parse_depth
 from loopwm.errors import UsageError
 
 KEYS = [
@@ -19,6 +18,7 @@ KEYS = [
     "loops_mean",
     "decision_ms",
     "certificate",
+    "depth",
 ]
 
 
@@ -42,7 +42,8 @@ def test_json(cartpole_run, capsys):
 def test_a_line_for_people(pendulum_run, capsys):
     assert main(["evaluate", str(pendulum_run.path), "--episodes", "2"]) == 0
     shown = capsys.readouterr()
-    assert shown.out.startswith("Pendulum-v1: return -") and shown.out.count("\n") == 1
+    assert shown.out.startswith("Pendulum-v1: return -") and shown.out.count("\n") == 2
+    assert "Each imagined transition uses 2 loop(s), after which" in shown.out
     assert "2 episodes" in shown.out and "2.0 loops" in shown.out and shown.err == ""
 
 
@@ -54,11 +55,19 @@ def test_the_policy_alone(cartpole_run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("depth", "loops"), [("1", (1, 1)), ("certified:1e-2", (2, 256)), ("residual:1e-2", (1, 64))]
+    ("depth", "loops", "said"),
+    [
+        ("1", (1, 1), "uses 1 loop(s), after which at most"),
+        ("certified:1e-2", (2, 256), "is within 0.01 of its fixed point in the P-norm"),
+        ("residual:1e-2", (1, 64), "residual is at most 0.01"),
+        ("second_difference:1e-2", (2, 64), "promises nothing"),
+    ],
 )
-def test_another_depth(cartpole_run, capsys, depth, loops):
+def test_another_depth(cartpole_run, capsys, depth, loops, said):
     record = evaluate(cartpole_run.path, capsys, "--episodes", "1", "--depth", depth)
     assert loops[0] <= record["loops_mean"] <= loops[1]
+    assert said in record["depth"]
+    assert ("level 'global'" in record["depth"]) != ("promises nothing" in record["depth"])
 
 
 def test_a_video(cartpole_run, capsys, tmp_path):
@@ -67,12 +76,6 @@ def test_a_video(cartpole_run, capsys, tmp_path):
     assert list(record) == [*KEYS, "video"]
     (video,) = folder.glob("*.mp4")
     assert record["video"] == str(video)
-
-
-def test_depth_rules():
-    assert parse_depth("3") == FixedDepth(3)
-    assert parse_depth("certified:1e-2") == CertifiedHalting(1e-2)
-    assert parse_depth("residual:0.5") == ResidualHalting(0.5)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,7 @@ def test_depths_that_mean_nothing_are_refused(text, assert_helpful):
         (("--seed", str(2**64)), "--seed"),
         (("--depth", "deep"), "--depth"),
         (("--depth", "0"), "depth is 0"),
+        (("--depth", "gate:0.5"), "model.core.gate=true"),
     ],
     ids=lambda a: " ".join(a) if isinstance(a, tuple) else None,
 )

@@ -11,7 +11,7 @@ import pytest
 from loopwm.core import CoreConfig
 from loopwm.models import LoopedConfig, Normalizer, Sizes, ValueConfig, build_networks
 from loopwm.nn import resolve
-from loopwm.training import LearnerConfig, init_learner, update
+from loopwm.training import DepthLaw, LearnerConfig, TrainingDepth, init_learner, update
 from loopwm.training.learner import start_values
 from loopwm.training.losses import Imagination, Sequence, imagine, value_targets
 from loopwm.training.replay import SequenceBatch
@@ -19,8 +19,10 @@ from loopwm.training.replay import SequenceBatch
 CONFIG = LearnerConfig(batch_size=4, sequence=2, imagination=3)
 
 
-def networks_for(discrete: bool):
-    builder = LoopedConfig(latent=6, hidden=6, depth=2, core=CoreConfig(width=6, layers=1))
+BUILDER = LoopedConfig(latent=6, hidden=6, depth=2, core=CoreConfig(width=6, layers=1))
+
+
+def networks_for(discrete: bool, builder: LoopedConfig = BUILDER):
     return build_networks(
         builder,
         ValueConfig(hidden=6, depth=1, bins=21),
@@ -58,9 +60,11 @@ def test_values_start_at_the_mean_reward(discrete_networks):
         assert np.allclose(critic.values(z, u), 0.4, atol=0.05)
 
 
-@pytest.mark.parametrize(("discrete", "poisson"), [(True, False), (False, True)])
-def test_an_update_moves_everything_and_the_target_slowly(discrete, poisson):
-    config = dataclasses.replace(CONFIG, poisson_depth=poisson)
+@pytest.mark.parametrize(
+    ("discrete", "law"), [(True, DepthLaw.FIXED), (False, DepthLaw.POISSON)], ids=str
+)
+def test_an_update_moves_everything_and_the_target_slowly(discrete, law):
+    config = dataclasses.replace(CONFIG, depth=TrainingDepth(law))
     networks = networks_for(discrete)
     before = leaves(networks)
     state = init_learner(networks, config, key=jax.random.key(1))
@@ -73,6 +77,38 @@ def test_an_update_moves_everything_and_the_target_slowly(discrete, poisson):
     start, end = leaves(networks.critic), leaves(new.target_critic)
     slow = sum(np.abs(a - b).sum() for a, b in zip(start, end, strict=True))
     assert 0.0 < slow < 0.1 * fast
+    if law is DepthLaw.FIXED:
+        assert float(metrics.depth) == 2.0 and float(metrics.terms.gate) == 0.0
+    assert new.average is None and new.depth is None and new.acting is new.networks
+
+
+def test_average_gate_and_learned_depth_move_with_an_update():
+    builder = LoopedConfig(
+        latent=6, hidden=6, depth=2, core=CoreConfig(width=6, layers=1, gate=True)
+    )
+    networks = networks_for(True, builder)
+    depth = TrainingDepth(DepthLaw.LEARNED)
+    config = dataclasses.replace(CONFIG, average_rate=0.25, depth=depth)
+    state = init_learner(networks, config, key=jax.random.key(1))
+    averages, trained, means = [leaves(networks)], [leaves(networks)], [np.log(2.0)]
+    for _ in range(2):
+        state, metrics = update(state, batch_of(1), Normalizer.create(3), 1.0, config)
+        averages.append(leaves(state.average))
+        trained.append(leaves(state.networks))
+        means.append(float(state.depth.log_mean))
+        assert 1.0 <= float(metrics.depth) <= depth.largest_for(2)
+        assert float(metrics.terms.gate) > 0.0
+    for i in (0, 1):
+        for old, new, fast in zip(averages[i], averages[i + 1], trained[i + 1], strict=True):
+            np.testing.assert_allclose(new, old + 0.25 * (fast - old), rtol=1e-5, atol=1e-7)
+        assert means[i + 1] != means[i]
+    assert state.acting is state.average
+    before, after = networks.world_model.core.gate, state.networks.world_model.core.gate
+    assert float(before.bias) != float(after.bias)
+    assert not np.array_equal(before.weight, after.weight)
+    started = start_values(state, 0.4)
+    values = started.average.critic.values(jnp.ones(6), jnp.asarray([1.0, 0.0]))
+    assert np.allclose(values, 0.4, atol=0.05)
 
 
 def test_losses_fall_on_a_fixed_batch(discrete_networks):
