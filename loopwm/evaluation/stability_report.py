@@ -91,12 +91,12 @@ def stability_page(study: Study) -> str:
         f'<p class="dim">{_text(about)}</p>',
         f'<p class="box">{_text(verdict(study))}</p>',
         "<h2>What is guaranteed, and what is only observed</h2>",
-        f"<p><b>Guaranteed.</b> {_text(_guaranteed(study))}</p>",
+        f"<p><b>{_heading_of_guarantees(study)}</b> {_text(_guaranteed(study))}</p>",
         f"<p><b>Only observed</b> (level 'empirical'). {_text(' '.join(observations(study)))}</p>",
         *_pictures(study),
         "<h2>Numbers</h2>",
-        _table(("measured", "largest seen", "proven bound", ""), number_rows(study)),
-        "<h3>Each input of the inner loop</h3>",
+        _table(("measured", "largest seen", "proven bound", "kept"), number_rows(study)),
+        "<h3>Each start of the inner loop</h3>",
         _table(_INPUT_HEAD, _input_rows(study)),
         "<h2>What this does not say</h2>",
         f"<p>{_text(_limits_of(study))}</p>",
@@ -132,7 +132,7 @@ def observations(study: Study) -> list[str]:
     inner, outer = study.inner, study.outer
     searched = f"A search over {inner.pairs} pairs of states and the" if inner.pairs else "The"
     found = [
-        f"{searched} Jacobians along {len(inner.kinds)} loops found distances multiplied by "
+        f"{searched} Jacobians along {len(inner.kinds)} trajectories found distances multiplied by "
         f"{inner.max_ratio:.4g} at most in one loop, in the {inner.norm}-norm; this is a lower "
         "bound of the largest factor there is."
     ]
@@ -265,6 +265,12 @@ def _budget(study: Study) -> list[str]:
 
 def _guaranteed(study: Study) -> str:
     return " ".join(study.guarantees)
+
+
+def _heading_of_guarantees(study: Study) -> str:
+    if study.certificate is not None:
+        return "Guaranteed."
+    return "Nothing is guaranteed for every state."
 
 
 def _limits_of(study: Study) -> str:

@@ -75,8 +75,9 @@ def _weights(
             units = jnp.eye(int(np.prod(shape))).reshape(-1, *shape)
             return (np.asarray(jax.vmap(own)(units)) ** 2).reshape(shape)
     raise UsageError(
-        f"{type(update).__name__} is certified in the P-norm but does not say its weights; give it "
-        "an attribute retention of the state's shape, or a method norm(x) that returns ‖x‖_P."
+        f"{type(update).__name__} is certified in the P-norm, which cannot be measured without its "
+        "retention; give it an attribute retention of the state's shape, or a method norm(x) that "
+        "returns ‖x‖_P."
     )
 
 

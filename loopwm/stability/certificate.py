@@ -125,9 +125,8 @@ class Certificate:
                 f"{self.rate:.4g} at most, in the {self.norm}-norm."
             )
         return (
-            f"One loop brings any two states closer together by a factor of {self.rate:.4f} at "
-            f"least, in the {self.norm}-norm, for every state and every input (level "
-            f"'{self.level}')."
+            f"One loop multiplies the distance of any two states by {self.rate:.4f} at most, in "
+            f"the {self.norm}-norm, for every state and every input (level '{self.level}')."
         )
 
     def summary(self) -> dict[str, str | float]:

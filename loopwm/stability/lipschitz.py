@@ -349,7 +349,10 @@ def _is_hashable(module: object) -> bool:
 def _unknown(module: object) -> UsageError:
     remedy = "give it a method lipschitz() -> UpperBound"
     if isinstance(module, eqx.Module):
-        remedy += ", or a rule with loopwm.stability.lipschitz.register"
+        remedy += (
+            ", or declare(), or a rule with loopwm.stability.lipschitz.register, or use verify for "
+            "one state"
+        )
     else:
         remedy = f"wrap it in a module and {remedy}"
     return UsageError(f"No Lipschitz bound of {_describe(module)} is known; {remedy}.")

@@ -167,6 +167,10 @@ def _search(
             break
         radius = max(_GRID * radius, residual / (1.0 - float(rate)) * _UP)
         rate = bound(radius)
+    beyond = reason in (Reason.NO_CONTRACTION, Reason.UNBOUNDED)
+    if beyond and radius > smallest and float(bound(smallest)) < 1.0:
+        # It contracts near the state, but the residual reaches further than that.
+        reason = Reason.RESIDUAL_TOO_LARGE
     return radius, rate, reason
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Scripted
+from scripted_update import Scripted
 
 from loopwm.core import (
     RESULTS,

@@ -22,7 +22,7 @@ def models(filled):
 
 def test_a_contraction_and_a_ball_are_kept_apart(models):
     inner, outer = statements(models[Mode.CONTRACTIVE])
-    assert inner.startswith("Inner loop") and "closer together" in inner and "0.98" in inner
+    assert inner.startswith("Inner loop") and "multiplies the distance" in inner and "0.98" in inner
     assert outer.startswith("Imagined transition") and "ball of radius 2.449" in outer
     assert "may move apart" in outer and "stable" not in (inner + outer).lower()
 

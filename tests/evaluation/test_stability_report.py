@@ -52,7 +52,7 @@ def test_the_page_needs_nothing_else(page):
 def test_what_is_proven_and_what_is_seen_are_kept_apart(page):
     text = words(page)
     guaranteed, observed = text.split("Only observed", 1)
-    assert "at least, in the P-norm, for every state and every input" in guaranteed
+    assert "at most, in the P-norm, for every state and every input" in guaranteed
     assert "ball of radius 2 in the 2-norm" in guaranteed and "0.89" not in guaranteed
     assert "lower bound" in observed and "+0.05 per step" in observed
     assert not re.search(r"\bstable\b", text)

@@ -1,33 +1,33 @@
-"""An update whose steps are written down beforehand, for tests of halting."""
+"""An actor without networks, for tests of what surrounds one."""
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+import types
 
-from loopwm.core import AbstractUpdate
+import numpy as np
 
 
-class Scripted(AbstractUpdate):
-    """State (x, t): loop t adds steps[t] to x. Residuals are |steps|, in order."""
+class Scripted:
+    """Always the same action; says that each decision took 3 loops."""
 
-    steps: Float[Array, " loops"]
+    def __init__(self, action, finite_for=10**9):
+        self.action, self.finite_for = np.asarray(action), finite_for
+        self.calls, self.seeds, self.restarts, self.explored = 0, [], [], set()
 
-    def __call__(self, h: Float[Array, "*state"]) -> Float[Array, "*state"]:
-        """One loop."""
-        step = self.steps[jnp.minimum(h[1].astype(jnp.int32), len(self.steps) - 1)]
-        return h + jnp.stack([step, jnp.ones(())])
+    def initial_state(self, *, seed, batch):
+        self.seeds.append(seed)
+        return self._state(batch)
 
-    def start(self) -> Float[Array, "*state"]:
-        """x = 0 at t = 0."""
-        return jnp.zeros(2)
+    def _state(self, batch):
+        finite = np.full(batch, self.calls <= self.finite_for)
+        stats = types.SimpleNamespace(finite=finite, loops=np.full(batch, 3.0))
+        return types.SimpleNamespace(stats=stats, batch=batch)
 
-    def norm(self, x: Float[Array, "*state"]) -> Float[Array, ""]:
-        """|x|, whatever t is."""
-        return jnp.abs(x[0])
+    def restart(self, state, mask):
+        self.restarts.append(np.array(mask))
+        return state
 
-    def rate(self) -> Float[Array, ""]:
-        """Infinite: nothing is certified."""
-        return jnp.asarray(jnp.inf)
-
-    def rounding(self, h: Float[Array, "*state"]) -> Float[Array, ""]:
-        """Infinite, as for every update without a certificate."""
-        return jnp.asarray(jnp.inf)
+    def act(self, observation, state, *, explore):
+        self.calls += 1
+        self.explored.add(explore)
+        batched = np.stack([self.action] * state.batch)
+        single = np.ndim(observation) == 1
+        return (self.action if single else batched), self._state(state.batch)
