@@ -238,3 +238,18 @@ def test_a_model_ready_to_act_has_full_derivatives(filled):
     acting = with_full_gradient(model)
     assert acting.gradient == FULL
     assert_same(eqx.filter(acting, eqx.is_array), eqx.filter(model, eqx.is_array), 0, 0)
+
+
+def test_implicit_passes_through_a_rollout_of_transitions(update, start):
+    # Each state is the injected input of the next loop, as in training on sequences.
+    def end(weight, z, gradient):
+        def transition(z, _):
+            inner = Tanh(weight, z)
+            return iterate(inner, inner.start(), FixedDepth(40), gradient).value, None
+
+        return jnp.sum(jax.lax.scan(transition, z, None, 3)[0] * jnp.arange(1.0, 1.0 + SIZE))
+
+    slope = eqx.filter_jit(lambda gradient: jax.grad(end, (0, 1))(update.weight, start, gradient))
+    full = slope(FULL)
+    assert_same(slope(IMPLICIT), full, 1e-4, 1e-5)
+    assert float(jnp.max(jnp.abs(full[1]))) > 1e-3
