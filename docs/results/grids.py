@@ -376,7 +376,8 @@ def main() -> None:
         else:
             task = automaton_task(seed, words.depth)
         began = time.perf_counter()
-        core = train(config, task, seed=seed, steps=words.steps, batch=words.batch, rate=words.rate)
+        how = {"steps": words.steps, "batch": words.batch, "rate": words.rate}
+        core = train(config, task, seed=seed, settle=words.settle, **how)
         seconds = time.perf_counter() - began
         if words.out:
             words.out.mkdir(parents=True, exist_ok=True)

@@ -206,7 +206,7 @@ class Study:
             return self.certificate.summary()
         return {
             "level": str(Level.EMPIRICAL),
-            "rate": None,  # what a search found is no rate; it stands among the observations
+            "rate": _number(self.inner.max_ratio),
             "norm": str(self.inner.norm),
             "reason": self.reason,
             "verified": self._verified(),
