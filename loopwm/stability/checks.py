@@ -1,6 +1,7 @@
 """What would void a certificate, found before one is issued."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
@@ -59,6 +60,28 @@ def check_module(module: object) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
+@contextlib.contextmanager
+def tracing(what: str, shape: tuple[int, ...]) -> Iterator[None]:
+    """Says in one sentence that a foreign callable could not be traced, whatever it raised.
+
+    Args:
+        what: the callable, as the sentence begins.
+        shape: shape of the array it is traced for.
+
+    Raises:
+        UsageError: the block raised anything; its own `UsageError` is passed on.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{what} cannot be traced for an array of shape {shape} ({type(error).__name__}: "
+            f"{as_clause(error, 160)}); pass a function of one array that JAX can trace."
+        ) from error
+
+
 def _check_nodes(module: object) -> None:
     """Refuses dropout that is switched on, and layers that carry state from call to call."""
 
@@ -92,16 +115,8 @@ def check_update(update: Callable[..., object], state: Array | np.ndarray) -> No
     state = jnp.asarray(state)
     if state.dtype not in (jnp.float32, jnp.float64):
         raise UsageError(f"The state has type {state.dtype}; pass float32 or float64.")
-    try:
+    with tracing("The update", state.shape):
         closed, shape = eqx.filter_make_jaxpr(update)(state)[:2]
-    except UsageError:
-        raise
-    except Exception as error:  # whatever a foreign callable raises while it is traced
-        raise UsageError(
-            f"The update cannot be traced for a state of shape {state.shape} "
-            f"({type(error).__name__}: {as_clause(error, 160)}); pass a function of one array that "
-            "JAX can trace."
-        ) from error
     if not isinstance(shape, jax.ShapeDtypeStruct):
         raise UsageError(
             "The update returns something else than one array; pass a function from a state to the "

@@ -321,7 +321,7 @@ def _returns_its_argument(function: object) -> bool:
     for shape in ((), (3,), (2, 5)):
         try:
             jaxpr = jax.make_jaxpr(function)(jax.ShapeDtypeStruct(shape, jnp.float32)).jaxpr
-        except Exception:  # whatever a foreign callable raises while it is traced
+        except Exception:  # what cannot be traced is refused later, as a function without a bound
             return False
         if jaxpr.eqns or len(jaxpr.outvars) != 1 or jaxpr.outvars[0] is not jaxpr.invars[0]:
             return False

@@ -140,7 +140,7 @@ def _checked(update: Callable, state: Array, inputs: tuple[Array, ...]) -> Vecto
         try:
             after = jax.eval_shape(lambda h: update(h, *inputs), double)
             accepted = after.dtype == jnp.float64
-        except Exception:  # the update holds on to float32, as a scan with a fixed carry does
+        except Exception:  # traced for its own type above: it holds on to float32, in whatever way
             accepted = False
     return VectorMap(fresh(update), state.shape, "float64" if accepted else str(state.dtype))
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from loopwm.errors import UsageError, as_clause
+from loopwm.errors import UsageError
+from loopwm.stability.checks import tracing
 from loopwm.stability.interval import arithmetic as ia
 from loopwm.stability.interval.arithmetic import Interval
 from loopwm.stability.interval.arrays import (
@@ -66,18 +67,10 @@ def trace(function: Callable, shape: tuple[int, ...], dtype: np.dtype | None = N
         UsageError: the function cannot be traced or returns something else than one array.
     """
     dtype = np.dtype(dtype or jnp.zeros(()).dtype)
-    try:
+    with tracing("The function", shape):
         program, out = jax.make_jaxpr(lambda x: function(x), return_shape=True)(
             jax.ShapeDtypeStruct(shape, dtype)
         )
-    except UsageError:
-        raise
-    except Exception as error:  # whatever a foreign callable raises while it is traced
-        raise UsageError(
-            f"The function cannot be traced for an array of shape {shape} "
-            f"({type(error).__name__}: {as_clause(error, 160)}); pass a function of one array that "
-            "JAX can trace."
-        ) from error
     if not isinstance(out, jax.ShapeDtypeStruct) or not jnp.issubdtype(out.dtype, jnp.floating):
         raise UsageError(
             "The function returns something else than one floating point array; pass a function "
