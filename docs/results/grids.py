@@ -16,6 +16,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -42,6 +43,8 @@ from loopwm.errors import UsageError
 from loopwm.evaluation.depth import spearman
 from loopwm.nn import resolve
 from loopwm.stability import Certificate, Mode, Norm, attack, certify
+
+Core = TypeVar("Core", bound=eqx.Module)
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05, 0.035, 0.025, 0.02, 0.01, 0.001)
 
@@ -165,7 +168,7 @@ CORES: dict[str, Callable[[str, float], GridConfig]] = {
 
 
 def train(
-    config: GridConfig,
+    core: Core,
     task: Task,
     *,
     seed: int,
@@ -173,13 +176,12 @@ def train(
     batch: int,
     rate: float,
     settle: float = 0.0,
-) -> GridCore:
+) -> Core:
     """Adam with warm-up and cosine decay on the cross-entropy of every cell.
 
     `settle` weighs the residual of the last loop, so that a state whose answer stands also rests.
     """
-    key_core, key_steps = jax.random.split(jax.random.key(seed))
-    core = GridCore(task.train.inputs.shape[-1], 1, config, key=key_core)
+    key_steps = jax.random.split(jax.random.key(seed))[1]
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(50, steps), steps, 0.02 * rate)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
@@ -377,7 +379,9 @@ def main() -> None:
             task = automaton_task(seed, words.depth)
         began = time.perf_counter()
         how = {"steps": words.steps, "batch": words.batch, "rate": words.rate}
-        core = train(config, task, seed=seed, settle=words.settle, **how)
+        key = jax.random.split(jax.random.key(seed))[0]
+        core = GridCore(task.train.inputs.shape[-1], 1, config, key=key)
+        core = train(core, task, seed=seed, settle=words.settle, **how)
         seconds = time.perf_counter() - began
         if words.out:
             words.out.mkdir(parents=True, exist_ok=True)
