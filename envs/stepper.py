@@ -106,7 +106,6 @@ def _counted(
 ) -> tuple[Int64[np.ndarray, " envs"], Bool[np.ndarray, " envs"]]:
     """`true_depth` in a vector environment's info, and where it is known to be a count."""
     given, known = info.get("true_depth"), info.get("_true_depth")
-    counts = isinstance(given, np.ndarray) and given.dtype.kind in "iu" and given.ndim == 1
-    if not counts or known is None:
-        return np.zeros(envs, np.int64), np.zeros(envs, bool)
-    return given.astype(np.int64), np.asarray(known, bool)
+    if isinstance(given, np.ndarray) and given.dtype.kind in "iu" and given.ndim == 1:
+        return given.astype(np.int64), np.asarray(known, bool)
+    return np.zeros(envs, np.int64), np.zeros(envs, bool)
