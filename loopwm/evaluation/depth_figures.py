@@ -35,12 +35,12 @@ def error_figure(analysis: DepthAnalysis, curve: DepthCurve, theme: Theme) -> Fi
             fine, analysis.fit(fine), color=theme.series[1], lw=1.4, ls=(0, (4, 2)),
             label=r"fit $a + b\,e^{-cT}$",
         )  # fmt: skip
-    axes.set_xlim(0, loops[-1])
+    axes.set_xlim(-0.02 * loops[-1], 1.02 * loops[-1])
     shown = np.concatenate([low, high, curve.mean])
     if shown.min() > 0 and shown.max() > 30 * shown.min():
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * shown.max() or 1.0)
     _mark_depths(axes, analysis, int(loops[-1]), theme)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("loops t of the transition")
@@ -65,7 +65,11 @@ def _mark_depths(axes: Axes, analysis: DepthAnalysis, end: int, theme: Theme) ->
             transform=axes.get_xaxis_transform(),
         )  # fmt: skip
     if analysis.trained < end:
-        axes.axvspan(analysis.trained, end, color=theme.faint, alpha=0.3, lw=0, zorder=0)
+        axes.axvspan(analysis.trained, 1.02 * end, color=theme.faint, alpha=0.3, lw=0, zorder=0)
+        axes.text(
+            0.99, 0.03, "never trained", color=theme.ink, fontsize=8, alpha=0.8, ha="right",
+            transform=axes.transAxes,
+        )  # fmt: skip
 
 
 def loops_figure(

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import os
 import pathlib
 
 import numpy as np
@@ -34,7 +35,9 @@ def depth_section(analysis: DepthAnalysis) -> str:
     return "\n".join(parts)
 
 
-def write_depth_figures(analysis: DepthAnalysis, folder: pathlib.Path) -> list[pathlib.Path]:
+def write_depth_figures(
+    analysis: DepthAnalysis, folder: str | os.PathLike[str]
+) -> list[pathlib.Path]:
     """Writes the figures that the analysis allows, as PNG files; the same bytes for the same one.
 
     Args:
@@ -56,6 +59,7 @@ def write_depth_figures(analysis: DepthAnalysis, folder: pathlib.Path) -> list[p
     depths, rules = analysis.transitions.true_depth, halted(analysis)
     if depths is not None and rules:
         drawn[LOOPS_FILE] = png(depth_figures.loops_figure(rules, depths, LIGHT))
+    folder = pathlib.Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in drawn.items():
@@ -104,7 +108,7 @@ def errors(analysis: DepthAnalysis) -> list[str]:
     if own < len(mean):
         found.append(
             f"The mean error is {mean[0]:.3g} before the first loop and {mean[own]:.3g} after "
-            f"{own}; it is smallest, {mean[best]:.3g}, after {best}."
+            f"{own}; it is smallest, {mean[best]:.3g}, after {best} loop(s)."
         )
     if np.isnan(analysis.effective):
         found.append("Errors are not finite up to the trained depth, so no loops are counted.")

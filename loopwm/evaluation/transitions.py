@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
-from loopwm.agents import PlanningAgent, PolicyAgent
 from loopwm.envs import DepthTransitions, EnvSource, Spaces, VectorStepper, make_vector
 from loopwm.errors import RunFailure, UsageError
+from loopwm.training import Actor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RealTransitions:
 
 
 def play_transitions(
-    agent: PlanningAgent | PolicyAgent,
+    agent: Actor,
     source: EnvSource,
     spaces: Spaces,
     *,
