@@ -124,8 +124,7 @@ class Session:
             with _stop_on_signal(trainer):
                 finished = trainer.run(VectorStepper(vector, self.spaces), Clock())
             agent = self._actor(trainer.resolved_networks(), trainer.normalizer)
-            done_learning = finished and trainer.learning
-            self._report(folder, trainer, self._depth(agent) if done_learning else None)
+            self._report(folder, trainer, agent if finished and trainer.learning else None)
         except OSError as error:
             raise RunFailure(
                 f"{folder.path} cannot be written any more ({as_clause(error)}), so check the "
@@ -215,19 +214,27 @@ class Session:
         if not isinstance(model, EveryDepth):
             return None
         # As many environments as evaluations have: the planner is not compiled again.
-        sizes = DepthConfig(transitions=min(256, max(64, 25 * envs)), envs=envs)
         trained = self.config.learner.depth.reached_for(model.depth)
+        sizes = DepthConfig(
+            transitions=min(256, max(64, 25 * envs)),
+            envs=envs,
+            multiple=3 if trained == model.depth else 2,
+        )
         try:
             return analyse_depth(agent, self.source, trained=trained, config=sizes)
         except RunFailure as error:
             return f"The depth was not measured: {as_clause(error)}."
 
-    def _report(
-        self, folder: RunFolder, trainer: Trainer, depth: DepthAnalysis | str | None
-    ) -> None:
+    def _report(self, folder: RunFolder, trainer: Trainer, agent: PlanningAgent | None) -> None:
+        """Writes the report, and once more with the depth of an agent that ended its training."""
         summary = self._summary(trainer.learner, trainer.counters, folder.read_evals())
         model = trainer.learner.acting.world_model
-        write_report(folder, self.config, summary, statements(model), depth)
+        guarantees = statements(model)
+        write_report(folder, self.config, summary, guarantees)
+        # After the first one: whatever happens while playing, the run has a report.
+        depth = None if agent is None else self._depth(agent)
+        if depth is not None:
+            write_report(folder, self.config, summary, guarantees, depth)
 
 
 @contextlib.contextmanager

@@ -54,21 +54,21 @@ def _mark_depths(axes: Axes, analysis: DepthAnalysis, end: int, theme: Theme) ->
     marks = {analysis.depth: f"the model's depth, {analysis.depth}"}
     if analysis.trained != analysis.depth:
         marks[analysis.trained] = f"largest trained depth, {analysis.trained}"
-    for depth, words in marks.items():
+    for number, (depth, words) in enumerate(marks.items()):
         if depth > end:
             continue
         axes.axvline(depth, color=theme.middle, lw=1.2, zorder=0)
         left = depth > 0.6 * end
         axes.text(
-            depth, 0.96, f"{words} " if left else f" {words}", color=theme.ink, fontsize=8,
-            alpha=0.8, va="top", ha="right" if left else "left",
+            depth, 0.96 - 0.07 * number, f"{words} " if left else f" {words}", color=theme.ink,
+            fontsize=8, alpha=0.8, va="top", ha="right" if left else "left",
             transform=axes.get_xaxis_transform(),
         )  # fmt: skip
     if analysis.trained < end:
         axes.axvspan(analysis.trained, 1.02 * end, color=theme.faint, alpha=0.3, lw=0, zorder=0)
         axes.text(
-            0.99, 0.03, "never trained", color=theme.ink, fontsize=8, alpha=0.8, ha="right",
-            transform=axes.transAxes,
+            0.99, 0.96, "never trained", color=theme.ink, fontsize=8, alpha=0.8, ha="right",
+            va="top", transform=axes.transAxes,
         )  # fmt: skip
 
 
@@ -95,18 +95,12 @@ def loops_figure(
         depths = np.unique(true_depth)
         means = [float(rule.loops[true_depth == depth].mean()) for depth in depths]
         axes.plot(depths, means, color=colour, lw=1.6, marker="o", ms=4)
-        missed = 1.0 - float(rule.met.mean())
-        if missed:
-            last = int(rule.loops[~rule.met][0])
-            axes.axhline(last, color=theme.middle, lw=1.2, zorder=0)
-            axes.text(
-                0.98, last, f"not stopped after {last} loops: {missed:.0%}", color=theme.ink,
-                fontsize=8, alpha=0.8, ha="right", va="bottom",
-                transform=axes.get_yaxis_transform(),
-            )  # fmt: skip
         words = "undefined" if np.isnan(rule.correlation) else f"{rule.correlation:.2f}"
+        if not rule.met.all():
+            axes.axhline(rule.loops[~rule.met][0], color=theme.middle, lw=1.2, zorder=0)
         axes.set_title(
-            f"{rule.kind} at most {rule.tolerance:g}\nrank correlation {words}",
+            f"{rule.kind} at most {rule.tolerance:g}: stopped {rule.met.mean():.0%}\n"
+            f"rank correlation {words}",
             fontsize=10, color=theme.ink, loc="left",
         )  # fmt: skip
         axes.set_ylim(0, 1.12 * max(1, int(rule.loops.max())))
