@@ -1,11 +1,12 @@
 """Steps a vector environment and gives transitions, whatever its autoreset mode."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 
 from loopwm.envs.codec import Encoded
 from loopwm.envs.spaces import Spaces
@@ -27,6 +28,9 @@ class Transitions:
     """False where the step was only a reset."""
     begun: Bool[np.ndarray, " envs"]
     """Where an episode begins with the stepper's current observation."""
+    true_depth: Int64[np.ndarray, " envs"] | None = None
+    """Sequential micro-steps that each simulator needed, meaningless where not real; None where
+    the environments do not report them in `info`."""
 
 
 class VectorStepper:
@@ -63,12 +67,16 @@ class VectorStepper:
         encoded = np.array(self.spaces.observation.encode(raw))
         real = ~self._ended
         ended = (terminated | truncated) & real
-        following = encoded.copy()
+        following, (depth, known) = encoded.copy(), _counted(info, len(encoded))
         begun = self._ended.copy()
         if self._mode == mode.SAME_STEP:
             if ended.any():
                 final = self.spaces.observation.batch(list(info["final_obs"][ended]))
                 following[ended] = self.spaces.observation.encode(final)
+                # The rest of `info` is already of the next episode.
+                final_depth, final_known = _counted(info["final_info"], len(encoded))
+                depth = np.where(ended, final_depth, depth)
+                known = np.where(ended, final_known, known)
             begun, self._ended = ended.copy(), np.zeros_like(ended)
         elif self._mode == mode.DISABLED:
             if ended.any():
@@ -85,8 +93,19 @@ class VectorStepper:
             next_observation=following,
             real=real,
             begun=begun,
+            true_depth=depth if known[real].all() and real.any() else None,
         )
 
     def close(self) -> None:
         """Closes the environments."""
         self.env.close()
+
+
+def _counted(
+    info: Mapping[str, Any], envs: int
+) -> tuple[Int64[np.ndarray, " envs"], Bool[np.ndarray, " envs"]]:
+    """`true_depth` in a vector environment's info, and where it is known to be a count."""
+    given, known = info.get("true_depth"), info.get("_true_depth")
+    if isinstance(given, np.ndarray) and given.dtype.kind in "iu" and given.ndim == 1:
+        return given.astype(np.int64), np.asarray(known, bool)
+    return np.zeros(envs, np.int64), np.zeros(envs, bool)

@@ -14,8 +14,16 @@ import numpy as np
 from loopwm.agents import PlanningAgent, RandomAgent
 from loopwm.envs import EnvSource, Spaces, VectorStepper, make, make_vector, thresholds
 from loopwm.errors import RunFailure, as_clause
-from loopwm.evaluation import certificate_of, run_episodes, statements, write_report
-from loopwm.models import Networks, Normalizer, Sizes, build_networks, count_parameters
+from loopwm.evaluation import (
+    DepthAnalysis,
+    DepthConfig,
+    analyse_depth,
+    certificate_of,
+    run_episodes,
+    statements,
+    write_report,
+)
+from loopwm.models import EveryDepth, Networks, Normalizer, Sizes, build_networks, count_parameters
 from loopwm.planning import AbstractPlanner
 from loopwm.training import (
     Clock,
@@ -115,7 +123,8 @@ class Session:
             )
             with _stop_on_signal(trainer):
                 finished = trainer.run(VectorStepper(vector, self.spaces), Clock())
-            self._report(folder, trainer)
+            agent = self._actor(trainer.resolved_networks(), trainer.normalizer)
+            self._report(folder, trainer, agent if finished and trainer.learning else None)
         except OSError as error:
             raise RunFailure(
                 f"{folder.path} cannot be written any more ({as_clause(error)}), so check the "
@@ -130,7 +139,7 @@ class Session:
                 f"{self._resume_command(folder)}"
             )
         telemetry.message(f"{folder.path} holds the run; report: {folder.report_file}")
-        return self._actor(trainer.resolved_networks(), trainer.normalizer)
+        return agent
 
     def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Telemetry) -> Trainer:
         evaluation = self.config.evaluation
@@ -199,10 +208,33 @@ class Session:
             return f"loopwm.resume({path!r}, env={self.config.env})"
         return shlex.join(["loopwm", "train", self.source, "--resume", path])
 
-    def _report(self, folder: RunFolder, trainer: Trainer) -> None:
+    def _depth(self, agent: PlanningAgent) -> DepthAnalysis | str | None:
+        """What the loops are worth at the end of training, or why that is not known."""
+        model, envs = agent.world_model, self.config.evaluation.episodes
+        if not isinstance(model, EveryDepth):
+            return None
+        # As many environments as evaluations have: the planner is not compiled again.
+        trained = self.config.learner.depth.reached_for(model.depth)
+        sizes = DepthConfig(
+            transitions=min(256, max(64, 25 * envs)),
+            envs=envs,
+            multiple=3 if trained == model.depth else 2,
+        )
+        try:
+            return analyse_depth(agent, self.source, trained=trained, config=sizes)
+        except RunFailure as error:
+            return f"The depth was not measured: {as_clause(error)}."
+
+    def _report(self, folder: RunFolder, trainer: Trainer, agent: PlanningAgent | None) -> None:
+        """Writes the report, and once more with the depth of an agent that ended its training."""
         summary = self._summary(trainer.learner, trainer.counters, folder.read_evals())
         model = trainer.learner.acting.world_model
-        write_report(folder, self.config, summary, statements(model))
+        guarantees = statements(model)
+        write_report(folder, self.config, summary, guarantees)
+        # After the first one: whatever happens while playing, the run has a report.
+        depth = None if agent is None else self._depth(agent)
+        if depth is not None:
+            write_report(folder, self.config, summary, guarantees, depth)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,9 @@ from loopwm.core.infinity import InfinityBlock as InfinityBlock
 from loopwm.core.infinity import InfinityConfig as InfinityConfig
 from loopwm.core.infinity import InfinityUpdate as InfinityUpdate
 from loopwm.core.infinity import Meeting as Meeting
+from loopwm.core.iterate import Found as Found
 from loopwm.core.iterate import iterate as iterate
+from loopwm.core.iterate import unroll as unroll
 from loopwm.core.looped import CoreConfig as CoreConfig
 from loopwm.core.looped import LoopedCore as LoopedCore
 from loopwm.core.looped import Prelude as Prelude

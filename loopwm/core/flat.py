@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from loopwm.core.depth import AbstractDepthRule
 from loopwm.core.gradient import FULL, LoopGradient
 from loopwm.core.grid import GridConfig, GridCore
-from loopwm.core.iterate import AbstractUpdate
+from loopwm.core.iterate import AbstractUpdate, Found
 from loopwm.core.solution import Solution
 from loopwm.errors import UsageError
 from loopwm.stability import UpdateDeclaration
@@ -196,6 +197,21 @@ class FlatGridCore(eqx.Module):
         """
         solution = self.grid(self._joined(z, u), rule, gradient)
         return Solution(value=solution.value.ravel(), result=solution.result, stats=solution.stats)
+
+    def unroll(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        depth: int,
+        read: Callable[[Solution[Float[Array, " latent"]]], Found],
+    ) -> Found:
+        """What is read of Δz after 0, 1 … `depth` loops; see `loopwm.core.unroll`."""
+
+        def of_change(inner: Solution[Array]) -> Found:
+            change = inner.value.ravel()
+            return read(Solution(value=change, result=inner.result, stats=inner.stats))
+
+        return self.grid.unroll(self._joined(z, u), depth, of_change)
 
     def declare(self) -> UpdateDeclaration:
         """What `certify` needs, for the weights as they are now."""

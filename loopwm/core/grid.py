@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from loopwm.core.block import AbstractBlock
 from loopwm.core.cells import CellPrelude, CellReadout, each_cell
 from loopwm.core.depth import AbstractDepthRule
 from loopwm.core.gradient import FULL, LoopGradient, check_gradient
-from loopwm.core.iterate import AbstractUpdate, iterate
+from loopwm.core.iterate import AbstractUpdate, Found, iterate, unroll
 from loopwm.core.solution import Solution
 from loopwm.errors import UsageError
 from loopwm.nn import SoftNorm
@@ -140,6 +141,22 @@ class GridCore(eqx.Module):
         return Solution(
             value=self.readout(solution.value, e), result=solution.result, stats=solution.stats
         )
+
+    def unroll(
+        self,
+        grid: Float[Array, "*cells inputs"],
+        depth: int,
+        read: Callable[[Solution[Float[Array, "*cells outputs"]]], Found],
+    ) -> Found:
+        """What is read of the answer after 0, 1 … `depth` loops; see `loopwm.core.unroll`."""
+        e = self.prelude(grid)
+        update = self.bind(e)
+
+        def of_answer(inner: Solution[Array]) -> Found:
+            answer = self.readout(inner.value, e)
+            return read(Solution(value=answer, result=inner.result, stats=inner.stats))
+
+        return unroll(update, self._start(update, e), depth, of_answer)
 
     def _start(self, update: AbstractUpdate, e: Array) -> Array:
         if self.initial is None:

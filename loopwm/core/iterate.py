@@ -1,5 +1,8 @@
 """The inner loop: apply an update until the depth rule is met."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,8 @@ from loopwm.core.gradient import FULL, GradientKind, LoopGradient, constant, fix
 from loopwm.core.solution import RESULTS, LoopStats, Solution
 from loopwm.core.update import AbstractUpdate as AbstractUpdate
 from loopwm.core.view import LoopState, LoopView
+
+Found = TypeVar("Found")
 
 
 def init(h: Float[Array, "*state"]) -> LoopState:
@@ -85,6 +90,42 @@ def iterate(
     else:
         state = _run(update, init(h), rule, gradient.checkpoint)
     return postprocess(update, state)
+
+
+def unroll(
+    update: AbstractUpdate,
+    h: Float[Array, "*state"],
+    depth: int,
+    read: Callable[[Solution[Float[Array, "*state"]]], Found],
+) -> Found:
+    """What is read of the solution after 0, 1 … T loops: every depth in one program.
+
+    Args:
+        update: the map h → h⁺ with its input bound.
+        h: h_0, of the state's shape.
+        depth: T, largest number of loops.
+        read: arrays of a solution. After t ≥ 1 loops it is what `iterate` gives with
+            `FixedDepth(t)`; after none it holds h_0, and residual and bound are infinite.
+
+    Returns:
+        The arrays that `read` gives, each with a leading axis of length T + 1.
+
+    Raises:
+        UsageError: the depth is below 1.
+    """
+    length = FixedDepth(depth).max_depth + 1
+
+    def body(state, _):
+        ended = eqx.tree_at(lambda s: s.done, state, jnp.ones((), bool))
+        solution = postprocess(update, ended)
+        seen = [
+            jnp.where(state.loops == 0, jnp.inf, measured)
+            for measured in (solution.stats.residual, solution.stats.error_bound)
+        ]
+        stats = LoopStats(state.loops, *seen)
+        return step(update, state), read(Solution(solution.value, solution.result, stats))
+
+    return jax.lax.scan(body, init(h), None, length)[1]
 
 
 def _run(

@@ -1,6 +1,7 @@
 """The looped core: prelude, shared block, coda."""
 
 import dataclasses
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ from loopwm.core.contractive import LAYERS, ContractiveBlock, LayerKind
 from loopwm.core.depth import AbstractDepthRule
 from loopwm.core.gate import NO_GATE, HaltingGate, with_gate
 from loopwm.core.gradient import FULL, LoopGradient, check_gradient
-from loopwm.core.iterate import AbstractUpdate, iterate
+from loopwm.core.iterate import AbstractUpdate, Found, iterate, unroll
 from loopwm.core.retention import check_gamma, check_retention
 from loopwm.core.solution import Solution
 from loopwm.core.uncertified import FreeBlock, LinearBlock
@@ -178,6 +179,23 @@ class LoopedCore(eqx.Module):
         solution = iterate(update, update.start(), with_gate(rule, self.gate), gradient)
         change = self.coda(jnp.concatenate([solution.value, e]))
         return Solution(value=change, result=solution.result, stats=solution.stats)
+
+    def unroll(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        depth: int,
+        read: Callable[[Solution[Float[Array, " latent"]]], Found],
+    ) -> Found:
+        """What is read of Δz after 0, 1 … `depth` loops; see `loopwm.core.unroll`."""
+        e = self.prelude(z, u)
+        update = self.bind(e)
+
+        def of_change(inner: Solution[Array]) -> Found:
+            change = self.coda(jnp.concatenate([inner.value, e]))
+            return read(Solution(value=change, result=inner.result, stats=inner.stats))
+
+        return unroll(update, update.start(), depth, of_change)
 
     def exits(
         self, z: Float[Array, " latent"], u: Float[Array, " action"], depth: int

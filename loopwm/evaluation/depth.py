@@ -4,8 +4,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float, Real
-from scipy.optimize import least_squares
-from scipy.stats import rankdata
 
 from loopwm.errors import UsageError
 
@@ -102,6 +100,9 @@ def fit_saturation(
     Raises:
         UsageError: there are too few depths, or an error is not finite.
     """
+    # Imported here, as below: a run needs it once, at its end.
+    from scipy.optimize import least_squares
+
     depths, errors = np.asarray(depths, float), np.asarray(errors, float)
     if depths.shape != errors.shape or len(np.unique(depths)) < 3:
         raise UsageError(
@@ -170,6 +171,8 @@ def recurrence_exponent(
 
 def spearman(a: Real[np.ndarray, " samples"], b: Real[np.ndarray, " samples"]) -> float:
     """Spearman's rank correlation, ties given their mean rank; NaN where either is constant."""
+    from scipy.stats import rankdata
+
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

@@ -3,62 +3,26 @@
 Observations are coloured; what is proven is drawn in the colour of the text, dashed.
 """
 
-import base64
-import dataclasses
-import io
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Complex
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from loopwm.evaluation.canvas import (
+    DARK,
+    LIGHT,
+    Draw,
+    Theme,
+    blank,
+    label,
+    legend,
+    picture,
+    positive,
+)
 from loopwm.evaluation.rollouts import ADVERSARIAL, POLICY, RANDOM
 from loopwm.evaluation.study import InnerStudy, OuterStudy
 from loopwm.stability import Certificate, Level
-
-_DPI = 150
-
-
-@dataclasses.dataclass(frozen=True)
-class Theme:
-    """Colours of a page."""
-
-    ink: str
-    """Text, axes and what is proven."""
-    faint: str
-    """Grid lines."""
-    middle: str
-    """Reference lines, such as the unit circle."""
-    page: str
-    """Background."""
-    series: tuple[str, str, str]
-    """Three kinds of observations, told apart by colour-blind readers too."""
-
-
-LIGHT = Theme("#1f2430", "#c9ced8", "#8b93a3", "#ffffff", ("#0072b2", "#d55e00", "#009e73"))
-DARK = Theme("#e6e8ee", "#454b59", "#8b93a3", "#15181f", ("#56b4e9", "#f0803c", "#2fc496"))
-
-Draw = Callable[[Theme], Figure]
-
-
-def picture(draw: Draw, description: str) -> str:
-    """A figure as HTML that needs no other file and follows the page's colours.
-
-    Args:
-        draw: draws the figure in a theme.
-        description: what it shows, for readers who cannot see it.
-
-    Returns:
-        A `picture` element with both versions as data.
-    """
-    light, dark = (_data_uri(draw(theme)) for theme in (LIGHT, DARK))
-    return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{description}"></picture>'
-    )
 
 
 def residual_figure(inner: InnerStudy, certificate: Certificate | None, theme: Theme) -> Figure:
@@ -72,17 +36,17 @@ def residual_figure(inner: InnerStudy, certificate: Certificate | None, theme: T
     Returns:
         The figure.
     """
-    figure, (axes,) = _figure(theme, 1)
+    figure, (axes,) = blank(theme, 1)
     first = inner.residuals[:, :1]
     shares = inner.residuals / np.where(first > 0, first, 1.0)
     loops = np.arange(1, shares.shape[1] + 1)
     for kind, colour in _coloured(inner.kinds, theme):
         rows = shares[[k == kind for k in inner.kinds]]
-        axes.plot(loops, _positive(rows).T, color=colour, lw=1.2, alpha=0.75)
+        axes.plot(loops, positive(rows).T, color=colour, lw=1.2, alpha=0.75)
         axes.plot([], [], color=colour, lw=2, label=f"{kind} ({len(rows)})")
     axes.set_yscale("log")
     axes.set_xlim(1, loops[-1])
-    drawn = _positive(shares)
+    drawn = positive(shares)
     low, high = np.nanmin(drawn, initial=1e-1), np.nanmax(drawn, initial=1.0)
     axes.set_ylim(max(low / 3, 1e-18), min(high * 10, 1e18))
     if inner.limits is not None and certificate is not None:
@@ -93,7 +57,7 @@ def residual_figure(inner: InnerStudy, certificate: Certificate | None, theme: T
         word = "certified envelope" if certificate.rate < 1.0 else "certified growth"
         text = f"{word}, {certificate.rate:.4g} a loop"
         aside = 5 if certificate.rate < 1.0 else 16
-        _label(axes, float(loops[at]), float(envelope[at]), text, theme, offset=(aside, 5))
+        label(axes, float(loops[at]), float(envelope[at]), text, theme, offset=(aside, 5))
     if inner.stops < loops[-1]:
         axes.axvline(inner.stops, color=theme.middle, lw=1.2, zorder=0)
         axes.text(
@@ -102,7 +66,7 @@ def residual_figure(inner: InnerStudy, certificate: Certificate | None, theme: T
         )  # fmt: skip
     axes.set_xlabel("loop t")
     axes.set_ylabel(f"residual ‖h$_t$ − h$_{{t-1}}$‖, {inner.norm}-norm\n(first loop = 1)")
-    _legend(axes, theme)
+    legend(axes, theme)
     return figure
 
 
@@ -120,7 +84,7 @@ def spectrum_figure(
     Returns:
         The figure, one panel for each map.
     """
-    figure, axes = _figure(theme, 1 if outer is None else 2, height=4.8)
+    figure, axes = blank(theme, 1 if outer is None else 2, height=4.8)
     radius = None
     if certificate is not None and certificate.level is Level.GLOBAL:
         radius = certificate.rate
@@ -151,7 +115,7 @@ def rollout_figure(outer: OuterStudy, radius: float | None, theme: Theme) -> Fig
     Returns:
         The figure.
     """
-    figure, (axes,) = _figure(theme, 1)
+    figure, (axes,) = blank(theme, 1)
     names = {
         POLICY: "policy's actions",
         RANDOM: "random actions",
@@ -172,10 +136,10 @@ def rollout_figure(outer: OuterStudy, radius: float | None, theme: Theme) -> Fig
     if radius is not None:
         axes.axhline(radius, color=theme.ink, lw=1.8, ls=(0, (5, 3)))
         axes.axhspan(radius, top, color=theme.faint, alpha=0.35, lw=0, zorder=0)
-        _label(axes, 1.0, radius, f"proven ball, radius {radius:.4g}", theme, offset=(0, 4))
+        label(axes, 1.0, radius, f"proven ball, radius {radius:.4g}", theme, offset=(0, 4))
     axes.set_xlabel("imagined step")
     axes.set_ylabel(f"‖z‖ in the {outer.norm}-norm")
-    _legend(axes, theme)
+    legend(axes, theme)
     return figure
 
 
@@ -196,7 +160,7 @@ def budget_figure(certificate: Certificate, theme: Theme) -> Figure:
     if certificate.level is Level.LINEAR:
         word = "rate of the retention alone"
     bars.append((word, certificate.rate, theme.ink))
-    figure, (axes,) = _figure(theme, 1, height=0.9 + 0.42 * len(bars))
+    figure, (axes,) = blank(theme, 1, height=0.9 + 0.42 * len(bars))
     places = np.arange(len(bars))[::-1]
     values = np.array([value for _, value, _ in bars])
     axes.barh(places, values, height=0.62, color=[colour for *_, colour in bars])
@@ -226,8 +190,8 @@ def _plane(
     if radius is not None:
         ring = Circle((0, 0), radius, fill=False, ec=theme.ink, lw=1.6, ls=(0, (5, 3)))
         axes.add_patch(ring)
-        label = f"certified, radius {radius:.4g}"
-        axes.plot([], [], color=theme.ink, lw=1.6, ls=(0, (5, 3)), label=label)
+        text = f"certified, radius {radius:.4g}"
+        axes.plot([], [], color=theme.ink, lw=1.6, ls=(0, (5, 3)), label=text)
     axes.plot([], [], color=theme.middle, lw=1.2, label="unit circle")
     for colour, name, values in groups:
         flat = values.reshape(-1)
@@ -248,66 +212,16 @@ def _plane(
     )  # fmt: skip
 
 
-def _figure(theme: Theme, panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
-    """An empty figure with quiet axes."""
-    figure = Figure(figsize=(7.4, height), facecolor=theme.page, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(1, panels, squeeze=False)[0])
-    for one in axes:
-        one.set_facecolor(theme.page)
-        one.grid(color=theme.faint, lw=0.5, alpha=0.6)
-        one.set_axisbelow(True)
-        one.tick_params(colors=theme.ink, labelsize=9, length=3)
-        for side, spine in one.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(theme.faint)
-        one.xaxis.label.set_color(theme.ink)
-        one.yaxis.label.set_color(theme.ink)
-    return figure, axes
-
-
 def _coloured(kinds: tuple[str, ...], theme: Theme) -> list[tuple[str, str]]:
     """Each kind once, in order, with its colour."""
     distinct = list(dict.fromkeys(kinds))
     return [(kind, theme.series[i % len(theme.series)]) for i, kind in enumerate(distinct)]
 
 
-def _positive(values: np.ndarray) -> np.ndarray:
-    """The values as a logarithmic axis can show them: NaN where not positive or not finite."""
-    return np.where((values > 0) & np.isfinite(values), values, np.nan)
-
-
-def _label(
-    axes: Axes, x: float, y: float, text: str, theme: Theme, *, offset: tuple[int, int]
-) -> None:
-    """Text beside a point, so many points to the right and above."""
-    axes.annotate(
-        text, (x, y), xytext=offset, textcoords="offset points", fontsize=9, color=theme.ink
-    )
-
-
-def _legend(axes: Axes, theme: Theme) -> None:
-    """Names of the series above the axes, where they cover nothing."""
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=9,
-        labelcolor=theme.ink, borderaxespad=0.2,
-    )  # fmt: skip
-
-
-def _data_uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(
-        buffer,
-        format="png",
-        dpi=_DPI,
-        bbox_inches="tight",
-        pad_inches=0.08,
-        metadata={"Software": None},
-    )
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
 __all__ = [
+    "DARK",
+    "LIGHT",
+    "Draw",
     "budget_figure",
     "picture",
     "residual_figure",

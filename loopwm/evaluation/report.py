@@ -4,6 +4,8 @@ import html
 from typing import Any
 
 from loopwm import settings
+from loopwm.evaluation.depth_analysis import DepthAnalysis
+from loopwm.evaluation.depth_report import depth_paragraph, depth_section
 from loopwm.training import RunConfig, RunFolder
 from loopwm.training.run_folder import write_text
 
@@ -11,15 +13,21 @@ _WIDTH, _HEIGHT, _MARGIN = 720, 280, 48
 
 
 def write_report(
-    folder: RunFolder, config: RunConfig, summary: dict[str, Any], guarantees: list[str]
+    folder: RunFolder,
+    config: RunConfig,
+    summary: dict[str, Any],
+    guarantees: list[str],
+    depth: DepthAnalysis | str | None = None,
 ) -> None:
-    """Writes report.html: what was run, how the return grew, what is certified.
+    """Writes report.html: what was run, how the return grew, what is certified, what loops did.
 
     Args:
         folder: the run's folder.
         config: the run's configuration.
         summary: contents of summary.json.
         guarantees: sentences about what is guaranteed, from `statements`.
+        depth: what the loops are worth, or the sentence that says why it is not known; None for a
+            model without loops, or one that was not trained.
     """
     records = folder.read_evals()
     rows = [
@@ -44,6 +52,7 @@ def write_report(
 <html lang="en"><meta charset="utf-8"><title>{html.escape(config.env)}</title>
 <style>body{{font:16px/1.5 sans-serif;max-width:760px;margin:2em auto}}
 th{{text-align:left;padding-right:2em;font-weight:normal;color:#555}}
+img{{max-width:100%}}
 pre{{background:#f5f5f5;padding:1em;overflow:auto;font-size:13px}}</style>
 <h1>{html.escape(config.env)}, seed {config.seed}</h1>
 <table>{table}</table>
@@ -51,11 +60,19 @@ pre{{background:#f5f5f5;padding:1em;overflow:auto;font-size:13px}}</style>
 {_curve(records, summary["threshold"])}
 <h2>What is guaranteed, and what is not</h2>
 {paragraphs}
+{_depth(depth)}
 <h2>Configuration</h2>
 <pre>{html.escape(_flat(settings.dump(config)))}</pre>
 </html>
 """
     write_text(folder.report_file, page)
+
+
+def _depth(depth: DepthAnalysis | str | None) -> str:
+    """The section about depth, if there is anything to say."""
+    if depth is None:
+        return ""
+    return depth_section(depth) if isinstance(depth, DepthAnalysis) else depth_paragraph(depth)
 
 
 def _curve(records: list[dict[str, Any]], threshold: float | None) -> str:

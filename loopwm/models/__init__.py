@@ -22,6 +22,7 @@ from loopwm.models.value import ValueConfig as ValueConfig
 from loopwm.models.value import ValueSupport as ValueSupport
 from loopwm.models.world_model import AbstractWorldModel as AbstractWorldModel
 from loopwm.models.world_model import EarlyExits as EarlyExits
+from loopwm.models.world_model import EveryDepth as EveryDepth
 from loopwm.models.world_model import Outcome as Outcome
 from loopwm.models.world_model import Sizes as Sizes
 from loopwm.models.world_model import WorldModelBuilder as WorldModelBuilder

@@ -1,5 +1,6 @@
 """What all looped world models share: everything but the parts that they are made of."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from loopwm.core import (
     AbstractDepthRule,
     FixedDepth,
     FlatGridCore,
+    Found,
     Layout,
     LoopedCore,
     LoopGradient,
@@ -81,6 +83,21 @@ class AbstractLoopedModel(AbstractWorldModel):
         chosen = FixedDepth(self.depth) if rule is None else rule
         inner = self.core(z, u, chosen, self.gradient)
         return Solution(value=self.bound(z + inner.value), result=inner.result, stats=inner.stats)
+
+    def unroll(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        depth: int,
+        read: Callable[[Solution[Float[Array, " latent"]]], Found],
+    ) -> Found:
+        """What is read of z' after 0, 1 … `depth` loops, on a leading axis."""
+
+        def of_state(inner: Solution[Array]) -> Found:
+            following = self.bound(z + inner.value)
+            return read(Solution(value=following, result=inner.result, stats=inner.stats))
+
+        return self.core.unroll(z, u, depth, of_state)
 
     def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:
         """Normalised observation, shape (observation,)."""

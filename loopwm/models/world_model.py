@@ -2,13 +2,14 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from loopwm.core import AbstractDepthRule, Solution
+from loopwm.core import AbstractDepthRule, Found, Solution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +108,32 @@ class EarlyExits(Protocol):
 
         Returns:
             z_{t+1} after loops 1 … T, shape (T, latent), and the gate's logits, shape (T,).
+        """
+        ...
+
+
+@runtime_checkable
+class EveryDepth(Protocol):
+    """A world model with an inner loop, of which every depth can be read in one program."""
+
+    def unroll(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        depth: int,
+        read: Callable[[Solution[Float[Array, " latent"]]], Found],
+    ) -> Found:
+        """What is read of the transition z_t, u_t → z_{t+1} after 0, 1 … T loops.
+
+        Args:
+            z: latent state z_t, shape (latent,).
+            u: encoded action u_t, shape (action,).
+            depth: T, largest number of loops.
+            read: arrays of a solution. After t ≥ 1 loops it is what `transition` gives with
+                `FixedDepth(t)`; after none its residual and error bound are infinite.
+
+        Returns:
+            The arrays that `read` gives, each with a leading axis of length T + 1.
         """
         ...
 

@@ -81,6 +81,10 @@ class TrainingDepth:
         largest_mean = max(self.mean_for(model_depth), self.start)
         return max(3 * model_depth, round(3.0 * largest_mean))
 
+    def reached_for(self, model_depth: int) -> int:
+        """Largest depth that training uses, in loops, for a model of that depth."""
+        return model_depth if self.law is DepthLaw.FIXED else self.largest_for(model_depth)
+
 
 class LearnedDepth(eqx.Module):
     """μ as it is learned."""

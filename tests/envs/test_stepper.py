@@ -127,3 +127,49 @@ def test_make_vector_uses_the_mode_it_is_told(same_step):
     assert env.num_envs == 2
     assert env.metadata["autoreset_mode"] == (mode.SAME_STEP if same_step else mode.NEXT_STEP)
     env.close()
+
+
+class Deep(toy_envs.Counting):
+    """Reports its step as true depth, and 90 where an episode begins."""
+
+    def reset(self, **kwargs):
+        observation, info = super().reset(**kwargs)
+        return observation, info | {"true_depth": 90}
+
+    def step(self, action):
+        *rest, info = super().step(action)
+        return *rest, info | {"true_depth": self.moment}
+
+
+class Vague(Deep):
+    """Reports what is no count."""
+
+    def step(self, action):
+        *rest, info = super().step(action)
+        return *rest, info | {"true_depth": 0.5}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_true_depth_is_that_of_the_step(mode):
+    stepper = VectorStepper(vector(Deep, 3, mode), Spaces.of(make(Deep)))
+    stepper.reset(seed=5)
+    seen = 0
+    for _ in range(30):
+        step = stepper.step(np.zeros((3, 1), np.float32))
+        if not step.real.any():
+            continue
+        assert step.true_depth is not None
+        np.testing.assert_array_equal(
+            step.true_depth[step.real], step.next_observation[step.real, 2]
+        )
+        seen += int((step.terminated | step.truncated).sum())
+    assert seen >= 3
+    stepper.close()
+
+
+@pytest.mark.parametrize("source", [toy_envs.Counting, Vague])
+def test_without_a_count_the_true_depth_is_unknown(source):
+    stepper = VectorStepper(make_vector(source, 2), Spaces.of(make(source)))
+    stepper.reset(seed=0)
+    assert stepper.step(np.zeros((2, 1), np.float32)).true_depth is None
+    stepper.close()

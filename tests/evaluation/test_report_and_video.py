@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import toy_envs
+from known_depth import analyse
 from scripted import Scripted
 
 from loopwm.errors import RunFailure, UsageError
@@ -35,8 +36,8 @@ def folder(tmp_path):
     return RunFolder.create(tmp_path / "run", CONFIG)
 
 
-def report(folder, config=CONFIG, **changes):
-    write_report(folder, config, SUMMARY | changes, GUARANTEES)
+def report(folder, config=CONFIG, depth=None, **changes):
+    write_report(folder, config, SUMMARY | changes, GUARANTEES, depth)
     return folder.report_file.read_text(encoding="utf-8")
 
 
@@ -53,6 +54,15 @@ def test_the_report_needs_nothing_else(folder):
     page = report(folder)
     assert "No evaluation yet" in page
     assert not re.search(r"(src|href)\s*=", page) and "http" not in page.replace("doctype", "")
+
+
+def test_the_section_about_depth(folder):
+    assert "Depth" not in report(folder)
+    said = report(folder, depth="The depth was not measured: it <jammed>.")
+    assert "<h2>Depth" in said and "it &lt;jammed&gt;." in said
+    shown = report(folder, depth=analyse())
+    assert shown.count("<img") == 1 and "over-thinking" in shown
+    assert not re.search(r'src="(?!data:)', shown)
 
 
 def test_the_report_without_threshold(folder):

@@ -24,6 +24,7 @@ LEARNED = TrainingDepth(DepthLaw.LEARNED, mean=4.0, max_depth=40, loop_cost=0.0,
 
 
 def test_the_default_is_the_models_own_depth():
+    assert TrainingDepth().reached_for(4) == 4
     assert LearnerConfig().depth == TrainingDepth(DepthLaw.FIXED)
     given = settings.build(LearnerConfig, {"depth": {"law": "poisson", "mean": 6}})
     assert given.depth == TrainingDepth(DepthLaw.POISSON, mean=6.0)
@@ -40,7 +41,7 @@ def test_the_default_is_the_models_own_depth():
     ],
 )
 def test_the_largest_depth(config, largest):
-    assert config.largest_for(4) == largest
+    assert config.largest_for(4) == config.reached_for(4) == largest
 
 
 def test_a_curriculum_moves_the_mean_linearly_and_then_rests():
