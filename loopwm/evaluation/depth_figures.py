@@ -103,6 +103,7 @@ def loops_figure(
             f"rank correlation {words}",
             fontsize=10, color=theme.ink, loc="left",
         )  # fmt: skip
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(0, 1.12 * max(1, int(rule.loops.max())))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("true depth, micro-steps of the simulator")

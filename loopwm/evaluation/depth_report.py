@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import numpy as np
+from jaxtyping import Int64
 
 from loopwm.errors import UsageError
 from loopwm.evaluation.depth import Saturation
@@ -115,7 +116,7 @@ def errors(analysis: DepthAnalysis) -> list[str]:
     else:
         found.append(
             f"Of the first {analysis.trained} loop(s), {analysis.effective:.0%} reduced the error "
-            "of their transition."
+            "of their transition, by however little."
         )
     return [*found, _overthinking(analysis, len(mean) - 1), _fit(analysis.fit)]
 
@@ -162,11 +163,19 @@ def halting(analysis: DepthAnalysis) -> list[str]:
     if depths is None:
         found.append("The environment does not report how deep its steps are.")
     else:
+        common, times = _most_common(depths)
         found.append(
             f"The true depths, which the environment reports, go from {depths.min()} to "
-            f"{depths.max()}, {depths.mean():.1f} in the mean."
+            f"{depths.max()}, {depths.mean():.1f} in the mean; the most common one, {common}, is "
+            f"that of {times} of {len(depths)} transitions, and the correlation rests on the rest."
         )
     return found
+
+
+def _most_common(depths: Int64[np.ndarray, " samples"]) -> tuple[int, int]:
+    """The most common depth, and how often it occurs."""
+    values, counts = np.unique(depths, return_counts=True)
+    return int(values[counts.argmax()]), int(counts.max())
 
 
 def _rule(analysis: DepthAnalysis, rule: Halting) -> list[str]:

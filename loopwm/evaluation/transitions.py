@@ -53,8 +53,8 @@ def play_transitions(
         seed: seed of environments and agent.
 
     Returns:
-        The first `count` transitions. They are of the kind that the model was trained on, but none
-        of them was trained on.
+        The first `count` transitions, each different one once. They are of the kind that the model
+        was trained on, but none of them was trained on.
 
     Raises:
         UsageError: there is nothing to play.
@@ -87,17 +87,21 @@ def play_transitions(
             state = agent.restart(state, step.begun)
     finally:
         stepper.close()
-    observation, taken, following = (
-        np.concatenate(parts)[:count] for parts in zip(*rows, strict=True)
-    )
+    arrays = [np.concatenate(parts)[:count] for parts in zip(*rows, strict=True)]
+    # An agent that stands still repeats itself, and what is repeated is no further evidence.
+    _, first = np.unique(np.concatenate(arrays, axis=1), axis=0, return_index=True)
+    kept = np.sort(first)
+    observation, taken, following = (array[kept] for array in arrays)
+    repeats = "" if len(kept) == count else f" ({count - len(kept)} of {count} were repeats)"
     return RealTransitions(
         observation=observation,
         action=np.asarray(taken, np.float32),
         next_observation=following,
-        true_depth=np.concatenate(depths)[:count] if known else None,
+        true_depth=np.concatenate(depths)[:count][kept] if known else None,
         origin=(
-            f"{count} transitions of environments of their own, seed {seed}, in which the agent "
-            "acted with the exploration of training and from which nothing was learned"
+            f"{len(kept)} different transitions{repeats} of environments of their own, seed "
+            f"{seed}, in which the agent acted with the exploration of training and from which "
+            "nothing was learned"
         ),
     )
 

@@ -27,7 +27,7 @@ def test_played_transitions_are_those_of_the_environment():
     assert np.ptp(found.observation[:, 1]) > 0  # more than one episode
     assert set(found.observation[:, 0]) == {7.0, 8.0, 9.0}
     assert found.true_depth is None and actor.explored == {True}
-    assert "20 transitions" in found.origin and "seed 7" in found.origin
+    assert "20 different transitions of" in found.origin and "seed 7" in found.origin
 
 
 def test_the_true_depth_comes_along():
@@ -35,11 +35,20 @@ def test_the_true_depth_comes_along():
     found = play(Scripted(np.asarray(1)), source, count=12)
     shape = Spaces.of_source(source).observation.shape
     before, after = (
-        np.argwhere(o.reshape(12, *shape)[..., 0] == 1.0)[:, 1:]
+        np.argwhere(o.reshape(-1, *shape)[..., 0] == 1.0)[:, 1:]
         for o in (found.observation, found.next_observation)
     )
     np.testing.assert_array_equal(found.true_depth, np.abs(after - before).sum(axis=1))
     assert found.true_depth.max() > 0
+
+
+def test_what_is_repeated_counts_once():
+    # Pushing right for ever: a slide in each environment, and then the wall again and again.
+    found = play(Scripted(np.asarray(1)), "loopwm/SlidingIce-v0", count=30)
+    rows = np.concatenate([found.observation, found.action], axis=1)
+    assert len(rows) == len(np.unique(rows, axis=0)) <= 6
+    assert len(found.true_depth) == len(rows) == len(found.next_observation)
+    assert f"{30 - len(rows)} of 30 were repeats" in found.origin
 
 
 def test_drawn_transitions_are_encoded(rng):
