@@ -30,10 +30,19 @@ class DecisionStats(eqx.Module):
 
     loops: Float[Array, " batch"]
     """Inner loops an imagined transition, mean; 0 for agents that imagine nothing."""
+    bound: Float[Array, " batch"]
+    """Certified bound of how far the imagined transition under the action taken stopped from its
+    fixed point, in the norm of the core's certificate for that input; infinite without one."""
     score: Float[Array, " batch"]
     """Return of the best plan, normalised units."""
     finite: Bool[Array, " batch"]
     """Whether the decision came out of finite numbers."""
+
+    @classmethod
+    def unknown(cls, batch: int) -> "DecisionStats":
+        """What holds where nothing was imagined."""
+        zeros = jnp.zeros(batch)
+        return cls(zeros, jnp.full(batch, jnp.inf), zeros, jnp.ones(batch, bool))
 
 
 class AgentState(eqx.Module):
@@ -73,7 +82,7 @@ class AbstractAgent(eqx.Module):
         return AgentState(
             key=jax.random.key(seed),
             memory=self._cold_memory(batch),
-            stats=DecisionStats(jnp.zeros(batch), jnp.zeros(batch), jnp.ones(batch, bool)),
+            stats=DecisionStats.unknown(batch),
         )
 
     def restart(self, state: AgentState, mask: np.ndarray) -> AgentState:

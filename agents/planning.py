@@ -56,11 +56,14 @@ def _plan_batch(parts, observation, key, memory, explore) -> tuple[Array, AgentS
 
     def one(o, warm_start, plan_key):
         z = model.networks.world_model.encode(normalizer(o))
-        return planner(model, z, warm_start, explore, key=plan_key)
+        plan = planner(model, z, warm_start, explore, key=plan_key)
+        taken = model.networks.world_model.transition(z, plan.value, rule)
+        return plan, taken.stats.error_bound
 
-    plan = jax.vmap(one)(observation, memory, jax.random.split(key_plans, len(observation)))
+    plan, bound = jax.vmap(one)(observation, memory, jax.random.split(key_plans, len(observation)))
     stats = DecisionStats(
         loops=plan.stats.loops,
+        bound=bound,
         score=plan.stats.best,
         finite=plan.result == RESULTS.successful,
     )

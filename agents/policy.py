@@ -49,6 +49,7 @@ def _follow(parts, observation, key, explore) -> tuple[Array, AgentState]:
     actions = jax.vmap(one)(observation, jax.random.split(key_actions, batch))
     stats = DecisionStats(
         loops=jnp.zeros(batch),
+        bound=jnp.full(batch, jnp.inf),
         score=jnp.zeros(batch),
         finite=jnp.all(jnp.isfinite(actions), axis=-1),
     )

@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -30,5 +29,5 @@ class RandomAgent(AbstractAgent):
         else:
             shape = (batch, self.action_size)
             actions = jax.random.uniform(key_actions, shape, minval=-1.0, maxval=1.0)
-        stats = DecisionStats(jnp.zeros(batch), jnp.zeros(batch), jnp.ones(batch, bool))
+        stats = DecisionStats.unknown(batch)
         return actions, AgentState(key=key, memory=None, stats=stats)

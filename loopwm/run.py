@@ -223,8 +223,9 @@ def evaluate_run(
 
     Returns:
         env, env_steps of the checkpoint, return_mean, return_std, returns, episodes, loops_mean,
-        decision_ms, certificate, depth (what is promised of the loops, in one sentence), and video
-        when one was asked for.
+        bound_max (of the transitions under the actions taken; None without a bound), decision_ms,
+        certificate, depth (what is promised of the loops, in one sentence), and video when one was
+        asked for.
 
     Raises:
         UsageError: the folder holds no run, or the request does not fit it.
@@ -247,6 +248,7 @@ def evaluate_run(
         "returns": list(result.returns),
         "episodes": episodes,
         "loops_mean": result.loops_mean,
+        "bound_max": result.bound_max if np.isfinite(result.bound_max) else None,
         "decision_ms": result.decision_ms,
         "certificate": None if certificate is None else certificate.summary(),
         "depth": depth_promise(rule, agent.world_model.depth, certificate),

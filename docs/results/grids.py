@@ -46,7 +46,7 @@ from loopwm.stability import Certificate, Mode, Norm, attack, certify
 
 Core = TypeVar("Core", bound=eqx.Module)
 
-TOLERANCES = (0.5, 0.3, 0.2, 0.14, 0.1, 0.07, 0.05, 0.035, 0.025, 0.02, 0.01, 0.001)
+TOLERANCES = (0.3, 0.2, 0.14, 0.1, 0.07, 0.05, 0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,12 +141,12 @@ def ice_task(seed: int, mean: float, largest: int) -> Task:
     )
 
 
-def infinity(task: str, gamma: float) -> GridConfig:
+def infinity(task: str, gamma: float, rest: bool = False) -> GridConfig:
     """A core that contracts in the ∞-norm."""
     ring = task == "automaton"
     if task == "ice":
-        return InfinityConfig(gamma=gamma, meeting=Meeting.DIRECTED, prelude_window=3)
-    return InfinityConfig(gamma=gamma, dimensions=1 if ring else 2, periodic=ring)
+        return InfinityConfig(gamma=gamma, meeting=Meeting.DIRECTED, prelude_window=3, rest=rest)
+    return InfinityConfig(gamma=gamma, dimensions=1 if ring else 2, periodic=ring, rest=rest)
 
 
 def convolution(task: str, gamma: float, mode: Mode = Mode.CONTRACTIVE) -> GridConfig:
@@ -161,6 +161,7 @@ def convolution(task: str, gamma: float, mode: Mode = Mode.CONTRACTIVE) -> GridC
 
 CORES: dict[str, Callable[[str, float], GridConfig]] = {
     "infinity": infinity,
+    "resting": functools.partial(infinity, rest=True),
     "convolution": convolution,
     "bounded": functools.partial(convolution, mode=Mode.BOUNDED),
     "free": functools.partial(convolution, mode=Mode.FREE),

@@ -91,7 +91,7 @@ def main() -> None:
                 task = flood_task(seed, blocks, blocks, words.balanced)
             else:
                 task = ice_task(seed, blocks, blocks)
-            config = infinity(words.task, words.gamma)
+            config = infinity(words.task, words.gamma, rest=words.task == "flood")
             began = time.perf_counter()
             how = {"steps": words.steps, "batch": words.batch, "rate": words.rate}
             inputs = task.train.inputs.shape[-1]

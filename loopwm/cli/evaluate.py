@@ -47,8 +47,10 @@ def evaluate(
 
 
 def _line(record: dict[str, Any]) -> str:
+    bound = record["bound_max"]
+    held = "no certified bound" if bound is None else f"within {bound:.2g} of its fixed point"
     return (
         f"{record['env']}: return {record['return_mean']:.1f} ± {record['return_std']:.1f} over "
-        f"{record['episodes']} episodes, {record['loops_mean']:.1f} loops, "
+        f"{record['episodes']} episodes, {record['loops_mean']:.1f} loops, {held}, "
         f"{record['decision_ms']:.1f} ms a decision\n{record['depth']}"
     )

@@ -52,6 +52,10 @@ class InfinityConfig(GridConfig):
     meeting: Meeting = Meeting.NEIGHBOURS
     """How cells meet: the maximum over grid neighbours, or averages over neighbours or over all
     cells whose weights come from the input alone."""
+    rest: bool = False
+    """Whether a cell whose neighbours start as it does stays as it started, so that a state moves
+    only where a signal passes: the loops of residual halting then follow how far it has to go. The
+    mixes have no additive term then."""
     heads: int = 1
     """Heads of the attention; `channels` has to be a multiple of it."""
 
@@ -82,13 +86,14 @@ class InfinityConfig(GridConfig):
         layers: list[AbstractInfinityLayer] = [Beside(meet)]
         for number, key_mix in enumerate(keys):
             width = 2 * channels if number == 0 else channels
-            layers += [L1CappedMix(width, channels, wide, key=key_mix), MaxMin()]
+            mix = L1CappedMix(width, channels, wide, additive=not self.rest, key=key_mix)
+            layers += [mix, MaxMin()]
         target = eqx.nn.Linear(wide, channels, key=key_target)
-        return InfinityBlock(tuple(layers), target, self.gamma)
+        return InfinityBlock(tuple(layers), target, self.gamma, self.rest)
 
 
 class InfinityUpdate(AbstractUpdate):
-    r"""One loop with its input bound: $h^+ = \gamma\,\varphi(h) + (1-\gamma)\,v$.
+    r"""One loop with its input bound: $h^+ = \gamma\,\varphi(h) + c$.
 
     φ is a chain of layers that do not expand the ∞-norm. Everything that depends on e alone is
     held here, computed once.
@@ -97,20 +102,22 @@ class InfinityUpdate(AbstractUpdate):
     layers: tuple[AbstractInfinityLayer, ...]
     injected: tuple[PyTree, ...]
     """What each layer needs of e."""
-    target: Float[Array, "*cells channels"]
-    """v(e): the fixed point that the state would have without φ."""
+    initial: Float[Array, "*cells channels"]
+    """h_0 = v(e)."""
+    offset: Float[Array, "*cells channels"]
+    """c(e)."""
     gamma: float = eqx.field(static=True)
 
     def start(self) -> Float[Array, "*state"]:
         """h_0 = v(e)."""
-        return self.target
+        return self.initial
 
     def __call__(self, h: Float[Array, "*state"]) -> Float[Array, "*state"]:
         """One loop: h to h⁺, both of shape (*cells, channels)."""
         y = h
         for layer, injected in zip(self.layers, self.injected, strict=True):
             y = layer(y, injected)
-        return self.gamma * y + (1.0 - self.gamma) * self.target
+        return self.gamma * y + self.offset
 
     def norm(self, x: Float[Array, "*state"]) -> Float[Array, ""]:
         """‖x‖_∞ over all cells and channels."""
@@ -118,7 +125,7 @@ class InfinityUpdate(AbstractUpdate):
 
     def rate(self) -> Float[Array, ""]:
         """ρ: γ times the layers' constants for this input, rounded up."""
-        rate = jnp.asarray(self.gamma, self.target.dtype)
+        rate = jnp.asarray(self.gamma, self.offset.dtype)
         for layer, injected in zip(self.layers, self.injected, strict=True):
             rate = rate * layer.constant(injected)
         return rate * (1.0 + 2.0 * (len(self.layers) + 1) * jnp.finfo(rate.dtype).eps)
@@ -130,19 +137,24 @@ class InfinityUpdate(AbstractUpdate):
         for layer, injected in zip(self.layers, self.injected, strict=True):
             total = total * layer.constant(injected) + layer.rounding(y, injected)
             y = layer(y, injected)
-        size = norms.infinity(y) + norms.infinity(self.target) + total
+        size = norms.infinity(y) + norms.infinity(self.offset) + total
         return total + 4.0 * unit * size + 4.0 * float(jnp.finfo(h.dtype).tiny)
 
 
 class InfinityBlock(AbstractBlock):
-    r"""Cells meet, channels mix, and every cell is drawn to a target of its own.
+    r"""Cells meet, channels mix, and every cell has a start and an offset of its own.
 
-    $$h_0 = v(e), \quad h_{t+1} = \gamma\,\varphi(h_t, e) + (1-\gamma)\,v(e).$$
+    $$h_0 = v(e), \quad h_{t+1} = \gamma\,\varphi(h_t, e) + c(e), \qquad
+    c(e) = (1-\gamma)\,v(e) \quad\text{or}\quad v(e) - \gamma\,\varphi^=(v(e), e).$$
 
     φ lets cells meet (the state beside its neighbour maximum, or beside its average over cells
     with weights from e), then mixes channels within each cell under gates from e. None of its
     layers expands the ∞-norm, so the update contracts at γ in it, for every state and input, while
     a signal may pass from cell to cell at nearly full strength.
+
+    The first offset draws every cell to v(e), over 1/(1 − γ) loops. The second, `rest`, takes φ⁼ to
+    be φ with each cell's own start in the place of what it meets: $h_0$ is a fixed point wherever
+    the neighbours start alike, and nothing moves there until a signal comes by.
     """
 
     layers: tuple[AbstractInfinityLayer, ...]
@@ -151,15 +163,21 @@ class InfinityBlock(AbstractBlock):
     """v, applied at every cell."""
     gamma: float = eqx.field(static=True)
     """γ, in (0, 1)."""
+    rest: bool = eqx.field(static=True)
+    """Which offset."""
 
     def bind(self, e: Float[Array, "*cells inputs"]) -> InfinityUpdate:
         """The inner update for one input e of shape (*cells, inputs)."""
-        return InfinityUpdate(
-            layers=self.layers,
-            injected=tuple(layer.inject(e) for layer in self.layers),
-            target=each_cell(self.target, e),
-            gamma=self.gamma,
-        )
+        injected = tuple(layer.inject(e) for layer in self.layers)
+        initial = each_cell(self.target, e)
+        if self.rest:
+            y = jnp.concatenate([initial, initial], axis=-1)
+            for layer, part in zip(self.layers[1:], injected[1:], strict=True):
+                y = layer(y, part)
+            offset = initial - self.gamma * y
+        else:
+            offset = (1.0 - self.gamma) * initial
+        return InfinityUpdate(self.layers, injected, initial, offset, self.gamma)
 
     def declare(self) -> UpdateDeclaration:
         """Each layer's bound in the ∞-norm, and γ."""

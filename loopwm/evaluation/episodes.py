@@ -32,7 +32,7 @@ def run_episodes(
         stop: asked before each step whether to give up.
 
     Returns:
-        Undiscounted returns, mean loops, median milliseconds a decision.
+        Undiscounted returns, mean loops and largest bound, median milliseconds a decision.
 
     Raises:
         EvaluationStopped: it gave up.
@@ -44,6 +44,7 @@ def run_episodes(
         state = actor.initial_state(seed=seed, batch=episodes)
         returns, ended = np.zeros(episodes), np.zeros(episodes, bool)
         loops: list[float] = []
+        bounds: list[float] = []
         milliseconds: list[float] = []
         for _ in range(max_steps):
             if stop():
@@ -54,6 +55,7 @@ def run_episodes(
             if not np.all(np.asarray(state.stats.finite)):
                 raise RunFailure("A decision became NaN in evaluation; load an earlier checkpoint.")
             loops.append(float(np.mean(np.asarray(state.stats.loops))))
+            bounds.append(float(np.max(np.asarray(state.stats.bound))))
             step = stepper.step(action)
             returns += np.where(step.real & ~ended, step.reward, 0.0)
             ended |= step.terminated | step.truncated
@@ -65,5 +67,6 @@ def run_episodes(
     return EvaluationResult(
         returns=tuple(float(value) for value in returns),
         loops_mean=float(np.mean(loops)),
+        bound_max=max(bounds),
         decision_ms=float(np.median(milliseconds)),
     )

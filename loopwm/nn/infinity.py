@@ -182,6 +182,10 @@ class L1Cap(AbstractParametrization):
         return self.free * jnp.broadcast_to(factor, self.free.shape)
 
 
+MixInput = tuple[Float[Array, "*cells outputs"], Float[Array, "*cells outputs"] | None]
+"""Gates, and what is added where there is something."""
+
+
 class L1CappedMix(AbstractInfinityLayer):
     r"""Mixes the channels of a cell, with gates and an additive term from the input.
 
@@ -190,27 +194,30 @@ class L1CappedMix(AbstractInfinityLayer):
 
     at every cell with the same weights. The ∞-norm of a matrix is its largest row sum of absolute
     values, so the constant is $\max_i |g_i| \sum_j |W_{ij}| \le 1$ for every e. U, b, G and a are
-    free.
+    free, and U and b may be left out.
     """
 
     weight: Array | AbstractParametrization
     """W, shape (outputs, channels)."""
-    injection: Float[Array, "outputs inputs"]
-    """U, shape (outputs, inputs)."""
-    bias: Float[Array, " outputs"]
-    """b, shape (outputs,)."""
+    injection: Float[Array, "outputs inputs"] | None
+    """U, shape (outputs, inputs); None without additive term."""
+    bias: Float[Array, " outputs"] | None
+    """b, shape (outputs,); None without additive term."""
     gate: Float[Array, "outputs inputs"]
     """G, shape (outputs, inputs)."""
     gate_bias: Float[Array, " outputs"]
     """a, shape (outputs,)."""
 
-    def __init__(self, channels: int, outputs: int, inputs: int, *, key: PRNGKeyArray):
+    def __init__(
+        self, channels: int, outputs: int, inputs: int, *, additive: bool = True, key: PRNGKeyArray
+    ):
         """Starts near copying channel i mod `channels` to output i, with gates that let it pass.
 
         Args:
             channels: channels of h.
             outputs: channels of y.
             inputs: channels of e.
+            additive: whether there is a term U e + b, which a loop adds to itself again and again.
             key: PRNG key.
         """
         key_weight, key_injection, key_gate = jax.random.split(key, 3)
@@ -218,30 +225,30 @@ class L1CappedMix(AbstractInfinityLayer):
         noise = jax.random.normal(key_weight, (outputs, channels)) / channels
         self.weight = L1Cap(copy + 0.5 * noise)
         scale = 1.0 / np.sqrt(inputs)
-        self.injection = scale * jax.random.normal(key_injection, (outputs, inputs))
-        self.bias = jnp.zeros(outputs)
+        drawn = scale * jax.random.normal(key_injection, (outputs, inputs))
+        self.injection = drawn if additive else None
+        self.bias = jnp.zeros(outputs) if additive else None
         self.gate = 0.5 * scale * jax.random.normal(key_gate, (outputs, inputs))
         self.gate_bias = jnp.full(outputs, 0.9)
 
-    def inject(
-        self, e: Float[Array, "*cells inputs"]
-    ) -> tuple[Float[Array, "*cells outputs"], Float[Array, "*cells outputs"]]:
-        """g(e) and U e + b, each of shape (*cells, outputs)."""
+    def inject(self, e: Float[Array, "*cells inputs"]) -> MixInput:
+        """g(e) and U e + b, each of shape (*cells, outputs); None in place of a term left out."""
         gates = jnp.clip(affine_over_cells(self.gate, self.gate_bias, e), -1.0, 1.0)
+        if self.injection is None or self.bias is None:
+            return gates, None
         return gates, affine_over_cells(self.injection, self.bias, e)
 
     def __call__(
         self,
         h: Float[Array, "*cells channels"],
-        injected: tuple[Float[Array, "*cells outputs"], Float[Array, "*cells outputs"]],
+        injected: MixInput,
     ) -> Float[Array, "*cells outputs"]:
         """Maps h of shape (*cells, channels) to shape (*cells, outputs)."""
         gates, added = injected
-        return gates * over_cells(array_of(self.weight), h) + added
+        mixed = gates * over_cells(array_of(self.weight), h)
+        return mixed if added is None else mixed + added
 
-    def constant(
-        self, injected: tuple[Float[Array, "*cells outputs"], Float[Array, "*cells outputs"]]
-    ) -> Float[Array, ""]:
+    def constant(self, injected: MixInput) -> Float[Array, ""]:
         """max |g_i| Σ_j |W_ij| over cells and channels."""
         sums = jnp.sum(jnp.abs(array_of(self.weight)), axis=1)
         largest = jnp.max(jnp.abs(injected[0]), axis=tuple(range(injected[0].ndim - 1)))
@@ -251,7 +258,7 @@ class L1CappedMix(AbstractInfinityLayer):
     def rounding(
         self,
         h: Float[Array, "*cells channels"],
-        injected: tuple[Float[Array, "*cells outputs"], Float[Array, "*cells outputs"]],
+        injected: MixInput,
     ) -> Float[Array, ""]:
         r"""$\gamma_{n+8}(L\|h\|_\infty + \|Ue+b\|_\infty)$ with $\gamma_k = ku/(1-ku)$.
 
@@ -262,7 +269,9 @@ class L1CappedMix(AbstractInfinityLayer):
         channels = h.shape[-1]
         count = (channels + 8) * 0.5 * float(jnp.finfo(h.dtype).eps)
         floor = (channels + 4) * float(jnp.finfo(h.dtype).tiny)
-        size = self.constant(injected) * size_of(h) + size_of(injected[1])
+        added = injected[1]
+        size = self.constant(injected) * size_of(h)
+        size = size if added is None else size + size_of(added)
         return count / (1.0 - count) * size + floor
 
     def lipschitz(self) -> UpperBound:

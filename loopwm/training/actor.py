@@ -31,6 +31,9 @@ class EvaluationResult:
     """Undiscounted return of each episode."""
     loops_mean: float
     """Inner loops an imagined transition."""
+    bound_max: float
+    """Largest certified bound of how far an imagined transition, under the action that was then
+    taken, stopped from its fixed point; infinite without a certificate."""
     decision_ms: float
     """Median milliseconds of one planner call, over the environments it served."""
 

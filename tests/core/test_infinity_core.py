@@ -26,9 +26,15 @@ CELLS, CHANNELS, GAMMA = (2, 3), 4, 0.9
 SIZE = int(np.prod(CELLS)) * CHANNELS
 
 
-def _core(mixing: str, seed: int = 5) -> GridCore:
+def _core(mixing: str, seed: int = 5, rest: bool = False) -> GridCore:
     config = InfinityConfig(
-        channels=CHANNELS, inputs=3, gamma=GAMMA, meeting=Meeting(mixing), heads=2, readout=5
+        channels=CHANNELS,
+        inputs=3,
+        gamma=GAMMA,
+        meeting=Meeting(mixing),
+        heads=2,
+        readout=5,
+        rest=rest,
     )
     build = eqx.filter_jit(lambda key: GridCore(2, 1, config, key=key))
     return build(jax.random.key(seed))
@@ -44,12 +50,13 @@ def cores():
     return {
         "neighbours": neighbours,
         "neighbours, loud": loud(neighbours, 30.0),
+        "rest, loud": loud(_core("neighbours", rest=True), 30.0),
         "attention": attention,
         "attention, loud": loud(attention, 30.0),
     }
 
 
-NAMES = ["neighbours", "neighbours, loud", "attention", "attention, loud"]
+NAMES = ["neighbours", "neighbours, loud", "rest, loud", "attention", "attention, loud"]
 
 
 @eqx.filter_jit
@@ -138,17 +145,16 @@ def _by_hand(update: InfinityUpdate, h: np.ndarray) -> np.ndarray:
     y = np.concatenate([h, np.maximum.reduce([h, *near])], axis=-1)
     for layer, injected in zip(update.layers, update.injected, strict=True):
         if isinstance(layer, L1CappedMix):
-            gates, added = (np.asarray(x, np.float64) for x in injected)
+            gates, added = (0.0 if x is None else np.asarray(x, np.float64) for x in injected)
             y = gates * (y @ np.asarray(layer.weight, np.float64).T) + added
             a, b = np.split(y, 2, axis=-1)
             y = np.concatenate([np.maximum(a, b), np.minimum(a, b)], axis=-1)
-    rest = float(np.float32(1.0 - update.gamma))
-    return gamma * y + rest * np.asarray(update.target, np.float64)
+    return gamma * y + np.asarray(update.offset, np.float64)
 
 
 def test_one_loop_by_hand(updates, rng):
     h = rng.normal(size=(*CELLS, CHANNELS))
-    for name in ("neighbours", "neighbours, loud"):
+    for name in ("neighbours", "neighbours, loud", "rest, loud"):
         result = eqx.filter_jit(updates[name])(jnp.asarray(h, jnp.float32))
         expected = _by_hand(updates[name], h)
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
@@ -159,7 +165,7 @@ def _solve(update, h, depth):
     return iterate(update, h, SampledDepth(depth, 300))
 
 
-@pytest.mark.parametrize("name", ["neighbours", "neighbours, loud"])
+@pytest.mark.parametrize("name", ["neighbours", "neighbours, loud", "rest, loud"])
 def test_true_error_never_exceeds_the_bound(name, updates, rng):
     update = updates[name]
     fixed = np.zeros((*CELLS, CHANNELS))
@@ -187,6 +193,20 @@ def test_two_starts_approach_at_the_rate(name, updates, rng):
         assert float(norms.infinity(a - b)) <= GAMMA**depth * start * (1 + 1e-4) + slack
 
 
+@pytest.mark.parametrize("mixing", ["neighbours", "directed", "attention"])
+def test_a_core_at_rest_moves_only_where_neighbours_differ(mixing, rng):
+    core = _core(mixing, rest=True)
+    assert all(layer.bias is None for layer in core.block.layers if isinstance(layer, L1CappedMix))
+    alike = jnp.broadcast_to(jnp.asarray(rng.normal(size=2), jnp.float32), (*CELLS, 2))
+    update = _bind(core, alike)
+    np.testing.assert_allclose(update(update.start()), update.start(), atol=1e-5)
+    other = _bind(core, alike.at[0, 0].add(2.0))
+    moved = np.abs(np.asarray(other(other.start()) - other.start())).max(axis=-1) > 1e-4
+    assert moved.any()
+    if mixing == "neighbours":
+        assert not moved[1, 1:].any() and not moved[0, 2]
+
+
 def _flooding(walls: np.ndarray, start: tuple[int, int], gamma: float) -> InfinityUpdate:
     """The update that floods a maze, put together by hand: the gate is shut at walls."""
     mix = L1CappedMix(2, 1, 1, key=jax.random.key(0))
@@ -196,7 +216,8 @@ def _flooding(walls: np.ndarray, start: tuple[int, int], gamma: float) -> Infini
     return InfinityUpdate(
         layers=(Beside(NeighbourExtremum()), mix),
         injected=(None, (opened, jnp.zeros_like(opened))),
-        target=target,
+        initial=target,
+        offset=(1.0 - gamma) * target,
         gamma=gamma,
     )
 
@@ -214,7 +235,7 @@ def test_a_signal_crosses_a_maze_at_gamma_a_hop(rng):
             distance = np.minimum(distance, np.minimum.reduce(near) + 1.0)
             distance[walls] = np.inf
         update = _flooding(walls, (2, 3), 0.9)
-        solution = _solve(update, update.target, jnp.asarray(60))
+        solution = _solve(update, update.initial, jnp.asarray(60))
         np.testing.assert_allclose(solution.value[..., 0], 0.9**distance, atol=1e-5)
         assert float(update.rate()) == pytest.approx(0.9, rel=1e-5)
 
@@ -228,7 +249,8 @@ def test_call_is_prelude_loop_readout(cores, grid):
     e = raw / (1.0 + np.exp(-raw))
     update = core.bind(jnp.asarray(e, jnp.float32))
     target = e @ np.asarray(core.block.target.weight).T + np.asarray(core.block.target.bias)
-    np.testing.assert_allclose(update.target, target, atol=1e-5)
+    np.testing.assert_allclose(update.initial, target, atol=1e-5)
+    np.testing.assert_allclose(update.offset, (1.0 - GAMMA) * target, atol=1e-6)
     h = target.astype(np.float64)
     for _ in range(3):
         h = _by_hand(update, h)
