@@ -2,6 +2,7 @@
 
 import gymnasium as gym
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -74,6 +75,18 @@ def test_acts_on_a_batch(case):
     assert following.stats.loops.shape == (2,) and np.all(np.asarray(following.stats.finite))
     loops = np.asarray(following.stats.loops)
     np.testing.assert_array_equal(loops, 2.0 if kind == "planning" else 0.0)
+    bound = np.asarray(following.stats.bound)
+    assert np.all(bound > 0) and np.all(np.isfinite(bound) == (kind == "planning"))
+
+
+def test_a_decision_holds_the_bound_of_its_own_transition(pendulum_run):
+    agent, seen = pendulum_run.agent, observations("Pendulum-v1")
+    action, state = agent.act(seen, agent.initial_state(seed=3, batch=2), explore=False)
+    for number in range(2):
+        z = agent.world_model.encode(agent.normalizer(jnp.asarray(seen[number])))
+        u = jnp.asarray(action[number]) / 2.0  # torques of up to 2 are encoded as [−1, 1]
+        taken = agent.world_model.transition(z, u)
+        np.testing.assert_allclose(state.stats.bound[number], taken.stats.error_bound, rtol=1e-3)
 
 
 @pytest.mark.parametrize("explore", [False, True])

@@ -16,6 +16,7 @@ KEYS = [
     "returns",
     "episodes",
     "loops_mean",
+    "bound_max",
     "decision_ms",
     "certificate",
     "depth",
@@ -33,7 +34,7 @@ def test_json(cartpole_run, capsys):
     assert (record["env"], record["env_steps"], record["episodes"]) == ("CartPole-v1", 96, 2)
     assert len(record["returns"]) == 2
     assert record["return_mean"] == pytest.approx(sum(record["returns"]) / 2)
-    assert record["loops_mean"] == 2.0 and record["decision_ms"] > 0
+    assert record["loops_mean"] == 2.0 and record["decision_ms"] > 0 and record["bound_max"] > 0
     assert record["certificate"] == cartpole_run.summary["certificate"]
     again = evaluate(cartpole_run.path, capsys, "--episodes", "2", "--seed", "5")
     assert again["returns"] == record["returns"]
@@ -44,12 +45,13 @@ def test_a_line_for_people(pendulum_run, capsys):
     shown = capsys.readouterr()
     assert shown.out.startswith("Pendulum-v1: return -") and shown.out.count("\n") == 2
     assert "Each imagined transition uses 2 loop(s), after which" in shown.out
+    assert "of its fixed point, " in shown.out
     assert "2 episodes" in shown.out and "2.0 loops" in shown.out and shown.err == ""
 
 
 def test_the_policy_alone(cartpole_run, capsys):
     record = evaluate(cartpole_run.path, capsys, "--episodes", "2", "--planner", "policy")
-    assert record["loops_mean"] == 0.0
+    assert record["loops_mean"] == 0.0 and record["bound_max"] is None
     named = evaluate(cartpole_run.path, capsys, "--episodes", "2", "--planner", "categorical_cem")
     assert named["loops_mean"] == 2.0
 
@@ -67,6 +69,8 @@ def test_another_depth(cartpole_run, capsys, depth, loops, said):
     record = evaluate(cartpole_run.path, capsys, "--episodes", "1", "--depth", depth)
     assert loops[0] <= record["loops_mean"] <= loops[1]
     assert said in record["depth"]
+    if depth.startswith("certified"):
+        assert record["bound_max"] <= 1e-2
     assert ("level 'global'" in record["depth"]) != ("promises nothing" in record["depth"])
 
 

@@ -30,6 +30,7 @@ def test_returns_are_those_of_the_first_episodes():
     assert list(result.returns) == [expected_return(20 + i) for i in range(5)]
     assert len(set(result.returns)) > 1  # episodes of different lengths, over at different times
     assert result.loops_mean == 3.0 and result.decision_ms > 0.0
+    assert result.bound_max == 4.0 + actor.calls
     assert actor.explored == {False} and actor.seeds == [20]
     assert any(mask.any() for mask in actor.restarts)
 

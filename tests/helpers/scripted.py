@@ -18,7 +18,8 @@ class Scripted:
 
     def _state(self, batch):
         finite = np.full(batch, self.calls <= self.finite_for)
-        stats = types.SimpleNamespace(finite=finite, loops=np.full(batch, 3.0))
+        bound = np.arange(batch) + self.calls
+        stats = types.SimpleNamespace(finite=finite, loops=np.full(batch, 3.0), bound=bound)
         return types.SimpleNamespace(stats=stats, batch=batch)
 
     def restart(self, state, mask):
