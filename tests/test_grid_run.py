@@ -5,6 +5,7 @@ import pytest
 import toy_envs
 
 import loopwm
+from loopwm.core import GateHalting
 from loopwm.envs import Spaces
 from loopwm.errors import UsageError
 from loopwm.models import GridWorldModel, LoopedWorldModel, TokenWorldModel
@@ -17,7 +18,7 @@ GRID = {
     "channels": 3,
     "hidden": 4,
     "depth": 2,
-    "core": {"name": "convolution", "hidden": 4, "layers": 1, **SMALL},
+    "core": {"name": "convolution", "hidden": 4, "layers": 1, "gate": True, **SMALL},
 }
 TOKENS = {
     "name": "tokens",
@@ -61,6 +62,10 @@ def test_a_run_trains_saves_loads_and_acts(kind, model, expected, compile_cache,
     spaces = Spaces.of_source(f"toy_envs:Marker-{kind}-v0")
     held = checkpoint.load_replay(folder)["observation"]
     assert held.dtype == spaces.observation.dtype
+    if kind == "grid":
+        # It starts at 0: what moved it is the loss of reading out after each loop.
+        assert np.any(np.asarray(agent.world_model.core.gate.weight) != 0.0)
+        loopwm.load(tmp_path / "run", rule=GateHalting(0.5))
     if kind == "picture":
         assert np.isin(held, (0, 255)).all() and held.any()
     env = toy_envs.Marker(kind)
