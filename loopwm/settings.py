@@ -58,7 +58,7 @@ def dump(config: Any, registries: bool = True) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if not dataclasses.is_dataclass(value):
-            result[field.name] = value.value if isinstance(value, enum.Enum) else value
+            result[field.name] = _plain_value(value)
             continue
         result[field.name] = dump(value)
         registry = field.metadata.get("registry")
@@ -106,6 +106,13 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return result
 
 
+def _plain_value(value: Any) -> Any:
+    """A value that YAML and JSON know: an enumeration's value, a list for a tuple."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    return [_plain_value(entry) for entry in value] if isinstance(value, tuple) else value
+
+
 def _build_registered(registry: Mapping[str, type], values: Any, path: str) -> Any:
     if not isinstance(values, Mapping):
         raise UsageError(
@@ -147,8 +154,35 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
             pass
     elif isinstance(value, str) and str in allowed:
         return value
+    for kind in allowed:
+        if typing.get_origin(kind) is tuple:
+            try:
+                return _coerce_tuple(kind, value, path)
+            except UsageError:
+                pass  # the sentence below names the whole setting
     names = " or ".join(_type_name(kind) for kind in allowed)
     raise UsageError(f"{path} is {value!r}, but it needs {names}; correct it.")
+
+
+def _coerce_tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
+    """A tuple from a YAML list, from its entries with commas between them, or from one entry."""
+    if isinstance(value, str):
+        value = [_plain(text) for text in value.removesuffix(",").split(",")]
+    entries = list(value) if isinstance(value, list | tuple) else [value]
+    hints = typing.get_args(kind)
+    if hints[-1] is Ellipsis:
+        hints = hints[:1] * len(entries)
+    if len(hints) != len(entries):
+        raise UsageError(f"{path} has {len(entries)} entries; give {len(hints)}.")
+    return tuple(_coerce(hint, entry, path) for hint, entry in zip(hints, entries, strict=True))
+
+
+def _plain(text: str) -> Any:
+    """A value as YAML reads it; the text itself where it does not."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _choose(kind: enum.EnumType, value: Any, path: str) -> Any:
@@ -166,6 +200,11 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        *entries, last = typing.get_args(kind)
+        if last is Ellipsis:
+            return f"a list in which every entry is {_type_name(entries[0])}"
+        return f"a list of {', '.join(map(_type_name, (*entries, last)))}"
     return {
         int: "an integer",
         float: "a number",

@@ -1,12 +1,18 @@
 """Whole runs on grids, images and spaces with parts, with the models made for them."""
 
+import functools
+import json
+
 import numpy as np
 import pytest
 import toy_envs
 
 import loopwm
+from loopwm.cli.main import main
+from loopwm.core import GateHalting
 from loopwm.envs import Spaces
 from loopwm.errors import UsageError
+from loopwm.evaluation import StudyConfig
 from loopwm.models import GridWorldModel, LoopedWorldModel, TokenWorldModel
 from loopwm.stability import certify, certify_transition
 from loopwm.training import RunFolder, checkpoint
@@ -17,7 +23,7 @@ GRID = {
     "channels": 3,
     "hidden": 4,
     "depth": 2,
-    "core": {"name": "convolution", "hidden": 4, "layers": 1, **SMALL},
+    "core": {"name": "convolution", "hidden": 4, "layers": 1, "gate": True, **SMALL},
 }
 TOKENS = {
     "name": "tokens",
@@ -43,6 +49,15 @@ def _train(path, kind, model):
     )
 
 
+@pytest.fixture
+def few_measurements(monkeypatch):
+    """The command `loopwm stability` as it is, with a smaller study."""
+    counts = ("visited", "drawn", "attacked", "rollouts", "attack_starts", "lookahead")
+    few = dict.fromkeys(counts, 1) | {"episode_steps": 3, "loops": 8, "attack_steps": 4}
+    few |= {"horizon": 8, "exponent_steps": 8, "candidates": 2, "eigenvalues": 4}
+    monkeypatch.setattr("loopwm.study.StudyConfig", functools.partial(StudyConfig, **few))
+
+
 @pytest.mark.parametrize(
     ("kind", "model", "expected"),
     [
@@ -51,7 +66,9 @@ def _train(path, kind, model):
         ("parts", None, LoopedWorldModel),
     ],
 )
-def test_a_run_trains_saves_loads_and_acts(kind, model, expected, compile_cache, tmp_path):
+def test_a_run_trains_saves_loads_acts_and_is_studied(
+    kind, model, expected, compile_cache, few_measurements, tmp_path, capsys
+):
     agent = _train(tmp_path / "run", kind, model)
     assert isinstance(agent.world_model, expected)
     assert certify(agent.world_model.core).rate < 1.0
@@ -61,6 +78,10 @@ def test_a_run_trains_saves_loads_and_acts(kind, model, expected, compile_cache,
     spaces = Spaces.of_source(f"toy_envs:Marker-{kind}-v0")
     held = checkpoint.load_replay(folder)["observation"]
     assert held.dtype == spaces.observation.dtype
+    if kind == "grid":
+        # It starts at 0: what moved it is the loss of reading out after each loop.
+        assert np.any(np.asarray(agent.world_model.core.gate.weight) != 0.0)
+        loopwm.load(tmp_path / "run", rule=GateHalting(0.5))
     if kind == "picture":
         assert np.isin(held, (0, 255)).all() and held.any()
     env = toy_envs.Marker(kind)
@@ -72,6 +93,14 @@ def test_a_run_trains_saves_loads_and_acts(kind, model, expected, compile_cache,
     assert again.act(one)[0] == action
     actions, state = agent.act(spaces.observation.batch([one, other]))
     assert actions.shape == (2,) and np.all(np.asarray(state.stats.finite))
+    if model is not None:
+        out = tmp_path / "study"
+        assert main(["stability", str(tmp_path / "run"), "--json", "--out", str(out)]) == 0
+        record = json.loads(capsys.readouterr().out)
+        assert record["certificate"] == json.loads(folder.summary_file.read_text())["certificate"]
+        assert record["certificate"]["norm"] == ("P" if kind == "grid" else "2,inf")
+        assert record["bounds_hold"] is True and record["transition"]["level"] == "ball"
+        assert record["report"] == str(out / "report.html") and (out / "report.html").is_file()
 
 
 def test_a_grid_model_without_a_grid_is_refused_before_anything_is_written(

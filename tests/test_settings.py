@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import yaml
 
 from loopwm import configs, settings
 from loopwm.errors import UsageError
@@ -146,3 +147,72 @@ def test_another_model_does_not_keep_the_settings_of_the_one_before():
     assert same == {"name": "looped", "latent": 8, "depth": 2, "core": {"width": 4}}
     unnamed = settings.merge({"model": {"latent": 8}}, {"model": {"name": "looped"}})["model"]
     assert unnamed == {"latent": 8, "name": "looped"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuples:
+    cells: tuple[int, ...] | None = None
+    shares: tuple[float, ...] = (0.5,)
+    pair: tuple[int, float] = (1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        ("cells=8,8", (8, 8)),
+        ("cells=[8, 8]", (8, 8)),
+        ("cells=(8,8)", None),
+        ("cells=24", (24,)),
+        ("cells=24,", (24,)),
+        ("cells=[]", ()),
+        ("shares=0.5,1,1e-3", (0.5, 1.0, 1e-3)),
+        ("shares=[1, 2e-2]", (1.0, 0.02)),
+        ("pair=3,4", (3, 4.0)),
+    ],
+)
+def test_a_tuple_is_read_from_a_list_or_from_entries_with_commas(pair, expected):
+    name, _, _ = pair.partition("=")
+    if expected is None:
+        with pytest.raises(UsageError, match=name):
+            settings.build(Tuples, settings.parse_overrides([pair]))
+        return
+    built = settings.build(Tuples, settings.parse_overrides([pair]))
+    found = getattr(built, name)
+    assert found == expected and [type(x) for x in found] == [type(x) for x in expected]
+    # And back, through the text of a run's config.yaml.
+    again = yaml.safe_load(yaml.safe_dump(settings.dump(built)))
+    assert settings.build(Tuples, again) == built
+
+
+def test_a_tuple_may_be_left_out_or_be_nothing():
+    assert settings.build(Tuples, {"cells": None}) == Tuples()
+    assert settings.dump(Tuples()) == {"cells": None, "shares": [0.5], "pair": [1, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("cells=8,wide", "a list in which every entry is an integer or nothing (null)"),
+        ("cells=[8, 1.5]", "cells is [8, 1.5], but it needs a list"),
+        ("cells=8,true", "every entry is an integer"),
+        ("cells=[[8]]", "every entry is an integer"),
+        ("cells={a: 1}", "every entry is an integer"),
+        ("cells=8,,8", "every entry is an integer"),
+        ("shares=0.5,half", "every entry is a number"),
+        ("shares=", "every entry is a number"),
+        ("pair=3", "a list of an integer, a number"),
+        ("pair=3.5,4", "a list of an integer, a number"),
+        ("pair=3,4,5", "a list of an integer, a number"),
+    ],
+)
+def test_a_wrong_tuple_is_refused_in_one_sentence(pair, said, assert_helpful):
+    with pytest.raises(UsageError) as raised:
+        settings.build(Tuples, settings.parse_overrides([pair]))
+    assert said in str(raised.value)
+    assert_helpful(raised)
+
+
+def test_the_grid_of_a_convolutional_core_can_be_set():
+    config = build("model.name=grid", "model.core.name=convolution", "model.core.grid=8,8")
+    assert config.model.core.grid == (8, 8)
+    assert settings.build(RunConfig, settings.dump(config)) == config

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core.depth import AbstractDepthRule
+from loopwm.core.gate import HaltingGate
 from loopwm.core.gradient import FULL, LoopGradient
 from loopwm.core.grid import GridConfig, GridCore
 from loopwm.core.iterate import AbstractUpdate, Found
@@ -167,6 +168,11 @@ class FlatGridCore(eqx.Module):
         """Kind of block, sizes and contraction."""
         return self.grid.config
 
+    @property
+    def gate(self) -> HaltingGate | None:
+        """Says after each loop whether to stop, if the configuration asks for one."""
+        return self.grid.gate
+
     def prelude(
         self, z: Float[Array, " latent"], u: Float[Array, " action"]
     ) -> Float[Array, "*cells inputs"]:
@@ -212,6 +218,25 @@ class FlatGridCore(eqx.Module):
             return read(Solution(value=change, result=inner.result, stats=inner.stats))
 
         return self.grid.unroll(self._joined(z, u), depth, of_change)
+
+    def exits(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"], depth: int
+    ) -> tuple[Float[Array, "loops latent"], Float[Array, " loops"]]:
+        """What the core would answer after each loop, and what its gate says of each.
+
+        Args:
+            z: latent state, shape (latent,).
+            u: action, shape (action,).
+            depth: T, number of loops.
+
+        Returns:
+            Δz after loops 1 … T, shape (T, latent), and the gate's logits, shape (T,).
+
+        Raises:
+            UsageError: the core has no gate.
+        """
+        changes, logits = self.grid.exits(self._joined(z, u), depth)
+        return changes.reshape(depth, -1), logits
 
     def declare(self) -> UpdateDeclaration:
         """What `certify` needs, for the weights as they are now."""

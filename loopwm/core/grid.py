@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from loopwm.core.block import AbstractBlock
 from loopwm.core.cells import CellPrelude, CellReadout, each_cell
 from loopwm.core.depth import AbstractDepthRule
+from loopwm.core.gate import NO_GATE, HaltingGate, with_gate
 from loopwm.core.gradient import FULL, LoopGradient, check_gradient
 from loopwm.core.iterate import AbstractUpdate, Found, iterate, unroll
 from loopwm.core.solution import Solution
@@ -42,6 +43,8 @@ class GridConfig(abc.ABC):
     its state."""
     prelude_window: int = 1
     """Cells of the prelude's kernel along each axis, odd; 1 looks at each cell alone."""
+    gate: bool = False
+    """Learn a gate that says after each loop whether to stop; halting rule `gate` needs it."""
 
     def check_sizes(self, *names: str) -> None:
         """Raises UsageError for a size, of these or common to all kinds, that is not possible."""
@@ -78,6 +81,8 @@ class GridCore(eqx.Module):
     """Init, applied at every cell; None for the block's own start."""
     block: AbstractBlock
     readout: CellReadout
+    gate: HaltingGate | None
+    """Says after each loop whether to stop, if the configuration asks for one."""
     config: GridConfig = eqx.field(static=True)
 
     def __init__(self, inputs: int, outputs: int, config: GridConfig, *, key: PRNGKeyArray):
@@ -106,6 +111,7 @@ class GridCore(eqx.Module):
         self.block = config.build_block(key=key_block)
         joined = config.channels + config.inputs
         self.readout = CellReadout(joined, config.readout, outputs, key=key_readout)
+        self.gate = HaltingGate(config.channels) if config.gate else None
         self.config = config
 
     def bind(self, e: Float[Array, "*cells inputs"]) -> AbstractUpdate:
@@ -132,11 +138,12 @@ class GridCore(eqx.Module):
         Raises:
             UsageError: the grid has another number of axes or channels, or is not the one that
                 the core is certified for; or the gradient is implicit and the core's mode is not
-                contractive; or the rule needs a gate, which this core has not.
+                contractive; or the rule needs a gate and there is none.
         """
         check_gradient(gradient, self.config)
         e = self.prelude(grid)
         update = self.bind(e)
+        rule = with_gate(rule, self.gate)
         solution = iterate(update, self._start(update, e), rule, gradient)
         return Solution(
             value=self.readout(solution.value, e), result=solution.result, stats=solution.stats
@@ -157,6 +164,34 @@ class GridCore(eqx.Module):
             return read(Solution(value=answer, result=inner.result, stats=inner.stats))
 
         return unroll(update, self._start(update, e), depth, of_answer)
+
+    def exits(
+        self, grid: Float[Array, "*cells inputs"], depth: int
+    ) -> tuple[Float[Array, "loops *cells outputs"], Float[Array, " loops"]]:
+        """What the core would answer after each loop, and what its gate says of each.
+
+        Args:
+            grid: input of shape (*cells, inputs).
+            depth: T, number of loops.
+
+        Returns:
+            The read-outs after loops 1 … T, shape (T, *cells, outputs), and the gate's logits,
+            shape (T,).
+
+        Raises:
+            UsageError: the core has no gate, or as in a call.
+        """
+        if self.gate is None:
+            raise UsageError(NO_GATE)
+        e = self.prelude(grid)
+        update = self.bind(e)
+
+        def body(h, _):
+            after = update(h)
+            return after, after
+
+        _, states = jax.lax.scan(body, self._start(update, e), None, depth)
+        return jax.vmap(lambda h: self.readout(h, e))(states), jax.vmap(self.gate)(states)
 
     def _start(self, update: AbstractUpdate, e: Array) -> Array:
         if self.initial is None:

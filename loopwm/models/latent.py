@@ -99,6 +99,22 @@ class AbstractLoopedModel(AbstractWorldModel):
 
         return self.core.unroll(z, u, depth, of_state)
 
+    @property
+    def gated(self) -> bool:
+        """Whether its core has a halting gate."""
+        return self.core.gate is not None
+
+    def exits(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"]
+    ) -> tuple[Float[Array, "loops latent"], Float[Array, " loops"]]:
+        """z' after each loop up to the model's depth, (T, latent), and the gate's logits, (T,).
+
+        Raises:
+            UsageError: the core has no gate.
+        """
+        changes, logits = self.core.exits(z, u, self.depth)
+        return jax.vmap(lambda change: self.bound(z + change))(changes), logits
+
     def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:
         """Normalised observation, shape (observation,)."""
         return self.decoder(z)

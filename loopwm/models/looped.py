@@ -5,7 +5,7 @@ import dataclasses
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from loopwm.core import FULL, CoreConfig, LoopedCore, LoopGradient, check_gradient
 from loopwm.models.latent import AbstractLoopedModel, check_positive_sizes
@@ -71,19 +71,3 @@ class LoopedWorldModel(AbstractLoopedModel):
         self.gradient = config.gradient
         self.depth = config.depth
         self.latent = latent
-
-    @property
-    def gated(self) -> bool:
-        """Whether its core has a halting gate."""
-        return self.core.gate is not None
-
-    def exits(
-        self, z: Float[Array, " latent"], u: Float[Array, " action"]
-    ) -> tuple[Float[Array, "loops latent"], Float[Array, " loops"]]:
-        """z' after each loop up to the model's depth, (T, latent), and the gate's logits, (T,).
-
-        Raises:
-            UsageError: the core has no gate.
-        """
-        changes, logits = self.core.exits(z, u, self.depth)
-        return jax.vmap(lambda change: self.bound(z + change))(changes), logits

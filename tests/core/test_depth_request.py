@@ -1,6 +1,7 @@
 """Depth as a user writes it, and what a core refuses."""
 
 import equinox as eqx
+import jax.numpy as jnp
 import pytest
 
 from loopwm.core import (
@@ -64,6 +65,11 @@ def small_core(filled, mode, gate=False):
     return filled(lambda key: LoopedCore(3, 2, config, key=key))
 
 
+def grid_core(filled, **changes):
+    config = ConvolutionConfig(channels=2, inputs=2, hidden=2, layers=1, readout=2, **changes)
+    return filled(lambda key: GridCore(1, 1, config, key=key))
+
+
 @pytest.mark.parametrize("mode", [Mode.BOUNDED, Mode.LINEAR, Mode.FREE])
 def test_certified_halting_needs_a_certified_core(filled, mode, assert_helpful):
     core = small_core(filled, mode)
@@ -75,8 +81,7 @@ def test_certified_halting_needs_a_certified_core(filled, mode, assert_helpful):
 
 
 def test_a_grid_core_is_checked_alike(filled, assert_helpful):
-    config = ConvolutionConfig(channels=2, inputs=2, mode=Mode.BOUNDED)
-    core = filled(lambda key: GridCore(1, 1, config, key=key))
+    core = grid_core(filled, mode=Mode.BOUNDED)
     with pytest.raises(UsageError, match="mode 'bounded'") as raised:
         check_rule(CertifiedHalting(0.1), core)
     assert_helpful(raised)
@@ -93,18 +98,23 @@ def test_a_contractive_core_is_accepted(core):
 
 
 def test_a_gate_rule_needs_a_gate(filled, core, assert_helpful):
-    for without in (core, object()):
+    for without in (core, grid_core(filled), object()):
         with pytest.raises(UsageError, match="model.core.gate=true") as raised:
             check_rule(GateHalting(0.5), without)
         assert_helpful(raised)
     check_rule(GateHalting(0.5), small_core(filled, Mode.FREE, gate=True))
+    check_rule(GateHalting(0.5), grid_core(filled, gate=True))
     check_rule(GateHalting(0.5, gate=HaltingGate(8)), core)
 
 
-def test_a_core_puts_its_gate_into_the_rule(filled, inputs):
-    config = CoreConfig(width=4, layers=1, gate=True)
-    core = filled(lambda key: LoopedCore(5, 2, config, key=key))
-    core = eqx.tree_at(lambda c: c.gate, core, HaltingGate(4))
+@pytest.mark.parametrize("kind", ["vector", "grid"])
+def test_a_core_puts_its_gate_into_the_rule(kind, filled, inputs):
+    if kind == "vector":
+        config = CoreConfig(width=4, layers=1, gate=True)
+        core = filled(lambda key: LoopedCore(5, 2, config, key=key))
+    else:
+        core, inputs = grid_core(filled, gate=True), (jnp.ones((2, 3, 1)),)
+    core = eqx.tree_at(lambda c: c.gate, core, HaltingGate(core.gate.weight.size))
     call = eqx.filter_jit(core)
     # A fresh gate says 0.2 of every state: it stops at once, or never.
     assert int(call(*inputs, GateHalting(0.1)).stats.loops) == 1

@@ -268,3 +268,27 @@ def test_heads_that_do_not_divide_the_width_are_refused_by_the_setting(assert_he
     with pytest.raises(UsageError, match="3 heads do not divide 16 channels") as raised:
         build(TokenModelConfig, {"core": {"name": "attention", "heads": 3}})
     assert_helpful(raised)
+
+
+@pytest.mark.parametrize("base", [LoopedConfig(), GRID, TOKENS], ids=["vector", "grid", "tokens"])
+def test_exits_are_what_each_depth_would_answer(base, filled, rng, assert_helpful):
+    core = dataclasses.replace(base.core, gate=True)
+    config = dataclasses.replace(base, depth=3, core=core)
+    model = filled(lambda key: config.build(SIZES, key=key))
+    z = jnp.asarray(rng.normal(size=model.latent), jnp.float32)
+    u = jnp.asarray(rng.normal(size=ACTION), jnp.float32)
+
+    @eqx.filter_jit
+    def run(model):
+        model = resolve(model)
+        each = [model.transition(z, u, FixedDepth(t)).value for t in (1, 2, 3)]
+        return model.exits(z, u), jnp.stack(each)
+
+    (states, logits), expected = run(model)
+    np.testing.assert_allclose(states, expected, atol=1e-5)
+    assert logits.shape == (3,) and len(np.unique(logits)) == 3
+    without = filled(lambda key: base.build(SIZES, key=key))
+    assert model.gated and not without.gated
+    with pytest.raises(UsageError, match="model.core.gate=true") as raised:
+        without.exits(z, u)
+    assert_helpful(raised)
