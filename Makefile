@@ -2,6 +2,7 @@
 #
 #   make train ENV=Pendulum-v1 SEED=3 ARGS="--steps 3000"
 #   make test  ARGS="tests/core -x"
+#   make test  ARGS="-n 0 --pdb"      one process, as a debugger needs
 
 ENV = CartPole-v1
 SEED = 0
@@ -11,6 +12,10 @@ ARGS =
 PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+
+# One process a processor, but not more than four, of a few GB each; a file's tests stay together,
+# since they share its fixtures.
+SPREAD = -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help train test slow lint format clean
 .DELETE_ON_ERROR:
@@ -25,7 +30,7 @@ train: .venv/.installed
 	$(BIN)/loopwm train $(ENV) --seed $(SEED) $(ARGS)
 
 test: .venv/.installed-dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(SPREAD) $(ARGS)
 
 slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow $(ARGS)

@@ -46,6 +46,12 @@ def test_modes_have_about_as_many_weights(cores):
     assert max(counts.values()) <= 1.1 * min(counts.values()), counts
 
 
+@eqx.filter_jit
+def _states(update, h):
+    """h after each of 200 loops."""
+    return jax.lax.scan(lambda h, _: ((n := jax.vmap(update)(h)), n), h, None, 200)[1]
+
+
 @pytest.mark.parametrize("factor", [1.0, 1e3])
 def test_bounded_states_stay_in_the_box_for_every_depth(factor, cores, updates, rng):
     radius = certify(cores[Mode.BOUNDED]).radius
@@ -56,12 +62,7 @@ def test_bounded_states_stay_in_the_box_for_every_depth(factor, cores, updates, 
         replace_fn=lambda w: factor * w,
     )
     h = jnp.asarray(radius * np.sign(rng.normal(size=(16, *SHAPE))), jnp.float32)
-
-    @jax.jit
-    def loops(h):
-        return jax.lax.scan(lambda h, _: ((n := jax.vmap(update)(h)), n), h, None, 200)[1]
-
-    found = np.abs(np.asarray(loops(h), np.float64))
+    found = np.abs(np.asarray(_states(update, h), np.float64))
     assert 0.3 * radius / np.sqrt(CHANNELS) < found.max() <= radius
 
 
@@ -136,10 +137,10 @@ def test_a_start_from_the_input_lies_in_the_ball_and_is_where_the_loop_begins(fi
 @pytest.mark.parametrize("mode", [Mode.CONTRACTIVE, *MODES])
 def test_a_loop_that_knows_its_state_alone(mode, filled, rng):
     config = dataclasses.replace(_config(mode), start_from_input=True, injected=False, gated=False)
-    core = filled(lambda key: GridCore(2, 1, config, key=key))
+    core = eqx.filter_jit(resolve)(filled(lambda key: GridCore(2, 1, config, key=key)))
     a, b = (core.prelude(jnp.asarray(rng.normal(size=(RING, 2)), jnp.float32)) for _ in range(2))
     h = jnp.asarray(rng.normal(size=SHAPE), jnp.float32)
-    np.testing.assert_array_equal(resolve(core).bind(a)(h), resolve(core).bind(b)(h))
+    np.testing.assert_array_equal(core.bind(a)(h), core.bind(b)(h))
     assert not np.array_equal(
         core(a[:, :2], FixedDepth(2)).value, core(b[:, :2], FixedDepth(2)).value
     )

@@ -46,7 +46,7 @@ def test_slopes_are_above_a_dense_scan_and_close(function, steepest):
     assert steepest[function] <= float(lipschitz(function)) <= steepest[function] * 1.0005
 
 
-@pytest.mark.parametrize("function", PARTIALS, ids=str)
+@pytest.mark.parametrize("function", PARTIALS)
 def test_partial_activations(function, steepest):
     bound = float(lipschitz(function))
     assert steepest[function] * (1 - 1e-9) <= bound <= steepest[function] * 1.0005
@@ -62,7 +62,6 @@ def test_partial_activations(function, steepest):
         functools.partial(jnp.multiply, 3.0),
         functools.partial(functools.partial(jnp.multiply, 3.0), 1.0),
     ],
-    ids=str,
 )
 def test_partials_without_a_bound_are_refused(function, assert_helpful):
     with pytest.raises(UsageError) as raised:
@@ -97,7 +96,6 @@ def _fails(x):
         "relu",
         eqx.nn.Linear,
     ],
-    ids=str,
 )
 def test_other_functions_are_refused(function, assert_helpful):
     with pytest.raises(UsageError, match="No Lipschitz bound") as raised:
