@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 # The environment variables reach the subprocesses that some tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-# Programs here are small and many: this compiles them in half the time, the same for every test,
-# whichever process it falls to.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 
 import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
