@@ -13,10 +13,11 @@ import time
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from grids import Task, exact_share, flood_task, ice_task, infinity, train
 from jaxtyping import Array, PRNGKeyArray
 
-from loopwm.core import RESULTS, GridConfig, GridCore, Solution
+from loopwm.core import RESULTS, GridConfig, GridCore, LoopStats, Solution
 from loopwm.core.cells import CellPrelude, CellReadout
 from loopwm.nn import resolve
 
@@ -61,8 +62,10 @@ class Stack(eqx.Module):
 
         start = bound([x[0] for x in self.weights]).start()
         h, _ = jax.lax.scan(through, start, self.weights)
-        # Only the value of a solution is looked at.
-        return Solution(value=self.readout(h, e), result=RESULTS.successful, stats=None)  # type: ignore
+        stats = LoopStats(
+            jnp.asarray(len(self.weights[0])), jnp.asarray(jnp.nan), jnp.asarray(jnp.inf)
+        )
+        return Solution(value=self.readout(h, e), result=RESULTS.successful, stats=stats)
 
 
 def report(stack: Stack, task: Task, blocks: int, seed: int, seconds: float) -> None:
