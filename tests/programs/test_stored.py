@@ -168,7 +168,11 @@ class OwnConfig:
     size: int = 1
 
 
-@pytest.mark.parametrize("foreign", [OwnConfig(), lambda x: x, OwnConfig, object()], ids=repr)
+@pytest.mark.parametrize(
+    "foreign",
+    [OwnConfig(), lambda x: x, OwnConfig, object()],
+    ids=["instance", "lambda", "class", "object"],
+)
 def test_what_comes_from_elsewhere_has_no_name(foreign):
     assert name(SLOW, FAST, foreign) is None
 
