@@ -8,7 +8,6 @@ from jaxtyping import Array
 
 from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, SpaceCodec
 from loopwm.models import AbstractWorldModel, Networks, Normalizer
-from loopwm.programs import StoredProgram
 
 
 class PolicyAgent(AbstractAgent):
@@ -35,7 +34,7 @@ class PolicyAgent(AbstractAgent):
         )
 
 
-@StoredProgram
+@eqx.filter_jit
 def _follow(parts, observation, key, explore) -> tuple[Array, AgentState]:
     networks, normalizer = parts
     key, key_actions = jax.random.split(key)
