@@ -217,7 +217,9 @@ def test_memory_is_bounded(cartpole_run, tmp_path):
     replay = checkpoint.load_replay(folder)
     records = 20 * (4 * (4 + 2 + 1) + 2)
     assert records <= sum(a.nbytes for a in replay.values()) <= records + 64
-    assert len(alive) == DEBUG.steps
+    # The depth analysis at the end plays on.
+    assert len(alive) >= DEBUG.steps
+    alive = alive[: DEBUG.steps]
     assert max(alive[-10:]) <= max(alive[45:60]) + 2
     assert isinstance(agent, PlanningAgent)
 
