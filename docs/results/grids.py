@@ -145,7 +145,16 @@ def infinity(task: str, gamma: float, rest: bool = False) -> GridConfig:
     """A core that contracts in the ∞-norm."""
     ring = task == "automaton"
     if task == "ice":
-        return InfinityConfig(gamma=gamma, meeting=Meeting.DIRECTED, prelude_window=3, rest=rest)
+        if rest:
+            return InfinityConfig(
+                gamma=gamma,
+                inputs=16,
+                meeting=Meeting.GATED,
+                rest=True,
+                readout=32,
+                readout_window=3,
+            )
+        return InfinityConfig(gamma=gamma, meeting=Meeting.DIRECTED, prelude_window=3)
     return InfinityConfig(gamma=gamma, dimensions=1 if ring else 2, periodic=ring, rest=rest)
 
 

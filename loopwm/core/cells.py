@@ -68,22 +68,46 @@ class CellPrelude(eqx.Module):
 
 
 class CellReadout(eqx.Module):
-    """W₂ relu(W₁ [h, e] + b₁) + b₂ at every cell."""
+    """W₂ relu(W₁ * [h, e] + b₁) + b₂ at every cell, where W₁ may look at neighbours too."""
 
-    hidden: eqx.nn.Linear
+    hidden: eqx.nn.Linear | eqx.nn.Conv
     output: eqx.nn.Linear
 
-    def __init__(self, inputs: int, width: int, outputs: int, *, key: PRNGKeyArray):
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        outputs: int,
+        *,
+        dimensions: int = 1,
+        window: int = 1,
+        periodic: bool = False,
+        key: PRNGKeyArray,
+    ):
         """Builds the read-out.
 
         Args:
             inputs: channels of h and e together.
             width: hidden width.
             outputs: channels of the result.
+            dimensions: axes of the grid; any number of them if `window` is 1.
+            window: cells of W₁ along each axis, odd; 1 looks at each cell alone.
+            periodic: whether opposite edges of the grid meet; zeros lie beyond them otherwise.
             key: PRNG key.
         """
         key_hidden, key_output = jax.random.split(key)
-        self.hidden = eqx.nn.Linear(inputs, width, key=key_hidden)
+        if window == 1:
+            self.hidden = eqx.nn.Linear(inputs, width, key=key_hidden)
+        else:
+            self.hidden = eqx.nn.Conv(
+                dimensions,
+                inputs,
+                width,
+                window,
+                padding="SAME",
+                padding_mode="CIRCULAR" if periodic else "ZEROS",
+                key=key_hidden,
+            )
         self.output = eqx.nn.Linear(width, outputs, key=key_output)
 
     def __call__(
@@ -91,4 +115,7 @@ class CellReadout(eqx.Module):
     ) -> Float[Array, "*cells outputs"]:
         """Results of shape (*cells, outputs) from h and e."""
         joined = jnp.concatenate([h, e], axis=-1)
-        return each_cell(lambda x: self.output(jax.nn.relu(self.hidden(x))), joined)
+        if isinstance(self.hidden, eqx.nn.Linear):
+            return each_cell(lambda x: self.output(jax.nn.relu(self.hidden(x))), joined)
+        hidden = jnp.moveaxis(self.hidden(jnp.moveaxis(joined, -1, 0)), 0, -1)
+        return each_cell(self.output, jax.nn.relu(hidden))

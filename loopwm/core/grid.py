@@ -43,6 +43,8 @@ class GridConfig(abc.ABC):
     its state."""
     prelude_window: int = 1
     """Cells of the prelude's kernel along each axis, odd; 1 looks at each cell alone."""
+    readout_window: int = 1
+    """Cells of the read-out's kernel along each axis, odd; 1 looks at each cell alone."""
     gate: bool = False
     """Learn a gate that says after each loop whether to stop; halting rule `gate` needs it."""
 
@@ -56,10 +58,10 @@ class GridConfig(abc.ABC):
                 "injected and start_from_input are both off, so the loop never sees its input; set "
                 "one of them."
             )
-        if self.prelude_window < 1 or self.prelude_window % 2 == 0:
-            raise UsageError(
-                f"prelude_window is {self.prelude_window}; give an odd number of cells."
-            )
+        for name in ("prelude_window", "readout_window"):
+            cells = getattr(self, name)
+            if cells < 1 or cells % 2 == 0:
+                raise UsageError(f"{name} is {cells}; give an odd number of cells.")
 
     @abc.abstractmethod
     def build_block(self, *, key: PRNGKeyArray) -> AbstractBlock:
@@ -110,7 +112,15 @@ class GridCore(eqx.Module):
             self.initial = None
         self.block = config.build_block(key=key_block)
         joined = config.channels + config.inputs
-        self.readout = CellReadout(joined, config.readout, outputs, key=key_readout)
+        self.readout = CellReadout(
+            joined,
+            config.readout,
+            outputs,
+            dimensions=config.dimensions,
+            window=config.readout_window,
+            periodic=config.periodic,
+            key=key_readout,
+        )
         self.gate = HaltingGate(config.channels) if config.gate else None
         self.config = config
 

@@ -24,6 +24,7 @@ from loopwm.nn.infinity import (
     NeighbourExtremum,
 )
 from loopwm.nn.neighbour_attention import NeighbourAttention
+from loopwm.nn.neighbour_gates import GatedNeighbourMaximum
 from loopwm.stability import Norm, UpdateDeclaration, norms
 
 
@@ -35,6 +36,8 @@ class Meeting(enum.StrEnum):
     DIRECTED = "directed"
     """Averages over a cell and its grid neighbours, with weights from the input alone: a signal
     may be sent in one direction."""
+    GATED = "gated"
+    """The maximum over a cell and its grid neighbours, each let in by a gate from the input."""
     ATTENTION = "attention"
     """Averages over all cells, with weights from the input alone."""
 
@@ -79,6 +82,10 @@ class InfinityConfig(GridConfig):
             meet = NeighbourExtremum("maximum", self.periodic)
         elif self.meeting is Meeting.DIRECTED:
             meet = NeighbourAttention(
+                wide, axes=self.dimensions, heads=self.heads, periodic=self.periodic, key=key_meet
+            )
+        elif self.meeting is Meeting.GATED:
+            meet = GatedNeighbourMaximum(
                 wide, axes=self.dimensions, heads=self.heads, periodic=self.periodic, key=key_meet
             )
         else:

@@ -20,6 +20,7 @@ from loopwm.nn.lipschitz import ConvexPotential as ConvexPotential
 from loopwm.nn.lipschitz import SoftNorm as SoftNorm
 from loopwm.nn.mlp import MLP as MLP
 from loopwm.nn.neighbour_attention import NeighbourAttention as NeighbourAttention
+from loopwm.nn.neighbour_gates import GatedNeighbourMaximum as GatedNeighbourMaximum
 from loopwm.nn.parametrization import AbstractParametrization as AbstractParametrization
 from loopwm.nn.parametrization import SpectralCap as SpectralCap
 from loopwm.nn.parametrization import array_of as array_of

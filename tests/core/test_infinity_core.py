@@ -51,12 +51,14 @@ def cores():
         "neighbours": neighbours,
         "neighbours, loud": loud(neighbours, 30.0),
         "rest, loud": loud(_core("neighbours", rest=True), 30.0),
+        "gated, loud": loud(_core("gated", rest=True), 30.0),
         "attention": attention,
         "attention, loud": loud(attention, 30.0),
     }
 
 
-NAMES = ["neighbours", "neighbours, loud", "rest, loud", "attention", "attention, loud"]
+NAMES = ["neighbours", "neighbours, loud", "rest, loud", "gated, loud", "attention"]
+NAMES.append("attention, loud")
 
 
 @eqx.filter_jit
@@ -314,6 +316,7 @@ def test_a_grid_of_another_kind_is_refused(shape, cores, assert_helpful):
         {"mixes": 0},
         {"heads": 5},
         {"prelude_window": 2},
+        {"readout_window": 0},
         {"gamma": 1.0},
         {"gamma": 0.0},
         {"gamma": 1 - 1e-9},

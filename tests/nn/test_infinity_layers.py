@@ -21,6 +21,7 @@ from loopwm.nn.infinity import (
     NeighbourExtremum,
 )
 from loopwm.nn.neighbour_attention import NeighbourAttention
+from loopwm.nn.neighbour_gates import GatedNeighbourMaximum
 from loopwm.stability import Norm, UpperBound, attack, norms
 
 CELLS, CHANNELS, INPUTS = (3, 2), 4, 3
@@ -58,6 +59,7 @@ def layers(mix):
     """Every kind of layer, with weights far from their start."""
     attention = RowStochasticAttention(CHANNELS, INPUTS, heads=2, key=jax.random.key(4))
     directed = NeighbourAttention(INPUTS, heads=2, key=jax.random.key(6))
+    gated = GatedNeighbourMaximum(INPUTS, heads=2, key=jax.random.key(7))
     return {
         "maximum": NeighbourExtremum("maximum"),
         "minimum": NeighbourExtremum("minimum"),
@@ -69,6 +71,8 @@ def layers(mix):
         "attention, sharp": jax.tree.map(lambda x: 30.0 * x, attention),
         "neighbours": directed,
         "neighbours, sharp": jax.tree.map(lambda x: 30.0 * x, directed),
+        "gated": gated,
+        "gated, sharp": jax.tree.map(lambda x: 30.0 * x, gated),
         "beside": Beside(NeighbourExtremum("maximum")),
         "beside a mix": Beside(mix),
     }
@@ -76,7 +80,8 @@ def layers(mix):
 
 NAMES = [
     *("maximum", "minimum", "maximum on a torus", "maxmin", "mix", "mix, loud"),
-    *("attention", "attention, sharp", "neighbours", "neighbours, sharp", "beside", "beside a mix"),
+    *("attention", "attention, sharp", "neighbours", "neighbours, sharp", "gated", "gated, sharp"),
+    *("beside", "beside a mix"),
 ]
 
 
