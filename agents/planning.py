@@ -9,6 +9,7 @@ from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, Sp
 from loopwm.core import RESULTS, AbstractDepthRule
 from loopwm.models import AbstractWorldModel, Networks, Normalizer
 from loopwm.planning import AbstractPlanner, NetworksModel
+from loopwm.programs import StoredProgram
 
 
 class PlanningAgent(AbstractAgent):
@@ -46,7 +47,7 @@ class PlanningAgent(AbstractAgent):
         )
 
 
-@eqx.filter_jit
+@StoredProgram
 def _plan_batch(parts, observation, key, memory, explore) -> tuple[Array, AgentState]:
     """One compiled call a decision, for the whole batch of environments."""
     networks, normalizer, planner, rule, discount = parts

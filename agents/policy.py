@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, SpaceCodec
 from loopwm.models import AbstractWorldModel, Networks, Normalizer
+from loopwm.programs import StoredProgram
 
 
 class PolicyAgent(AbstractAgent):
@@ -34,7 +35,7 @@ class PolicyAgent(AbstractAgent):
         )
 
 
-@eqx.filter_jit
+@StoredProgram
 def _follow(parts, observation, key, explore) -> tuple[Array, AgentState]:
     networks, normalizer = parts
     key, key_actions = jax.random.split(key)

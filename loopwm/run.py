@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from loopwm import configs, settings
+from loopwm import configs, programs, settings
 from loopwm.agents import PlanningAgent, PolicyAgent
 from loopwm.core import AbstractDepthRule, check_rule
 from loopwm.envs import EnvSource, Spaces, env_name
@@ -56,12 +56,19 @@ def resolve_config(
 
 
 def enable_compile_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless one is set already."""
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
+    """Keeps compiled programs in the user's cache folder, or beside JAX's where that one is set.
+
+    Nothing is kept where JAX's own cache is switched off.
+    """
+    if not jax.config.values["jax_enable_compilation_cache"]:
         return
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    jax.config.update("jax_compilation_cache_dir", os.path.join(base, "loopwm", "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder is None:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        folder = os.path.join(base, "loopwm", "jax")
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    programs.keep_in(f"{folder}-programs")
 
 
 def train(

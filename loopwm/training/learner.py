@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from loopwm.core import SampledDepth
 from loopwm.models import Critic, Networks, Normalizer
 from loopwm.nn import resolve
+from loopwm.programs import StoredProgram
 from loopwm.training.config import LearnerConfig
 from loopwm.training.depth import (
     DepthLaw,
@@ -227,7 +228,7 @@ def _move_depth(
     return move_mean(state.depth, gradient, config.depth, own), depth
 
 
-@functools.partial(eqx.filter_jit, donate="all-except-first")
+@functools.partial(StoredProgram, donate="all-except-first")
 def _updates(
     frozen: tuple[Normalizer, Float[Array, ""], LearnerConfig],
     state: LearnerState,

@@ -11,7 +11,15 @@ import pytest
 from loopwm.core import CoreConfig
 from loopwm.models import LoopedConfig, Normalizer, Sizes, ValueConfig, build_networks
 from loopwm.nn import resolve
-from loopwm.training import DepthLaw, LearnerConfig, TrainingDepth, init_learner, update
+from loopwm.programs import StoredProgram, stored
+from loopwm.training import (
+    DepthLaw,
+    LearnerConfig,
+    TrainingDepth,
+    init_learner,
+    learner,
+    update,
+)
 from loopwm.training.learner import start_values
 from loopwm.training.losses import Imagination, Sequence, imagine, value_targets
 from loopwm.training.replay import SequenceBatch
@@ -178,3 +186,18 @@ def test_imagination_stops_counting_after_an_expected_end(discrete_networks):
     assert dream.z.shape == (4, 6)
     assert np.allclose(dream.continuation, 0.0, atol=1e-6)
     assert np.allclose(dream.weight, [1.0, 0.0, 0.0], atol=1e-6)
+
+
+def test_a_program_of_an_earlier_process_updates_alike(discrete_networks, tmp_path, monkeypatch):
+    def trained():
+        monkeypatch.setattr(learner._updates, "_programs", {})
+        state = init_learner(discrete_networks, CONFIG, key=jax.random.key(1))
+        return update(state, batch_of(2), Normalizer.create(3), 1.0, CONFIG)
+
+    traced = trained()
+    monkeypatch.setattr(stored, "_folder", [tmp_path])
+    kept = trained()
+    monkeypatch.setattr(StoredProgram, "_compile", None)
+    loaded = trained()
+    assert len(list(tmp_path.glob("*.program"))) == 1
+    assert eqx.tree_equal(traced, kept, loaded)

@@ -1,0 +1,198 @@
+"""A compiled function whose programs are kept in a folder."""
+
+import contextlib
+import enum
+import os
+import pathlib
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
+
+from loopwm.programs.identity import program_name, settings
+
+KEPT = 64
+"""Programs that the folder keeps, those used last."""
+
+Donate = Literal["none", "all-except-first"]
+"""Whether the buffers of arguments are given up; the words of `eqx.filter_jit`."""
+
+_WATCHING = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
+
+_folder: list[pathlib.Path] = []
+
+
+def keep_in(folder: str | os.PathLike[str]) -> None:
+    """Keeps the programs of this process in a folder, and takes them from there.
+
+    What is there is trusted as code is: the folder has to be the user's own.
+    """
+    _folder[:] = [pathlib.Path(folder)]
+
+
+@contextlib.contextmanager
+def _past_the_compile_cache() -> Iterator[None]:
+    """Has JAX compile anew, even what its own cache holds.
+
+    An executable that JAX took from its cache does not hold its machine code any more: serialised
+    again and loaded, it fails when it is called.
+    """
+    used = jax.config.values["jax_enable_compilation_cache"]
+    # JAX decides once a process whether it uses its cache; `reset_cache` has it decide again.
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", used)
+        compilation_cache.reset_cache()
+
+
+class _Mark(enum.Enum):
+    """Holds the place of an array."""
+
+    ARRAY = enum.auto()
+
+
+class StoredProgram:
+    """`eqx.filter_jit` for a function of arrays, with programs that outlive the process.
+
+    JAX caches what its compiler made, but to find it there a function has to be traced and lowered
+    first, which for a learner's update takes longer than all else at start-up. A stored program is
+    found by a name that follows from the code, the kinds of the arguments and the machine (see
+    `program_name`), before anything is traced. Without a folder, with several devices, inside
+    another transformation, or where the name cannot be known, this is `eqx.filter_jit`.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, donate: Donate = "none"):
+        """Wraps a function.
+
+        Args:
+            function: of this package, of positional arguments; it returns a pytree of arrays and
+                of whatever pickle finds by name.
+            donate: whether the buffers of all arguments but the first are given up.
+        """
+        self.__wrapped__ = function
+        self.__module__, self.__qualname__ = function.__module__, function.__qualname__
+        self._donate: Donate = donate
+        self._traced = eqx.filter_jit(function, donate=donate)
+        self._programs: dict[object, Callable[..., Any] | None] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function's value."""
+        leaves, structure = jax.tree.flatten(arguments)
+        if not _folder or _elsewhere(leaves):
+            return self._traced(*arguments)
+        kinds = structure, tuple(map(_kind, leaves)), settings()
+        try:
+            program = self._programs[kinds]
+        except KeyError:
+            program = self._programs[kinds] = self._program(arguments)
+        return self._traced(*arguments) if program is None else program(*_arrays(arguments))
+
+    def _program(self, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
+        """The program for arguments of these kinds; None where it cannot be kept."""
+        name = program_name(self.__wrapped__, arguments, self._donate)
+        if name is None:
+            return None
+        file = _folder[0] / f"{name}.program"
+        return _load(file) or self._compile(arguments, file)
+
+    def _compile(self, arguments: tuple[Any, ...], file: pathlib.Path) -> Callable[..., Any]:
+        """Traces, compiles and keeps the program."""
+        static = [x for x in jax.tree.leaves(arguments) if not _is_array(x)]
+        places = [_is_array(x) for x in jax.tree.leaves(arguments)]
+        structure = jax.tree.structure(arguments)
+        returned: list[Any] = []  # the value with marks in the places of its arrays
+
+        def flat(*groups: list[jax.Array]) -> list[jax.Array]:
+            arrays, others = iter([x for group in groups for x in group]), iter(static)
+            leaves = [next(arrays if is_array else others) for is_array in places]
+            value = self.__wrapped__(*jax.tree.unflatten(structure, leaves))
+            returned[:] = [jax.tree.map(lambda x: _Mark.ARRAY if _is_array(x) else x, value)]
+            return [x for x in jax.tree.leaves(value) if _is_array(x)]
+
+        flat.__name__ = self.__wrapped__.__name__
+        given_up = (1,) if self._donate == "all-except-first" else ()
+        with warnings.catch_warnings():
+            # A batch is given up although nothing that is returned has its shape.
+            warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
+            lowered = jax.jit(flat, donate_argnums=given_up).lower(*_arrays(arguments))
+            with _past_the_compile_cache():
+                compiled = lowered.compile()
+        _save(file, compiled, returned[0])
+        return _returning(compiled, returned[0])
+
+
+def _is_array(leaf: object) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+
+
+def _kind(leaf: Any) -> object:
+    """What of a leaf the program depends on."""
+    if _is_array(leaf):
+        return leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)
+    return type(leaf), leaf
+
+
+def _elsewhere(leaves: list[Any]) -> bool:
+    """Whether the call is part of another program, under a debugger, or not for one device."""
+    traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+    watched = any(getattr(jax.config, name) for name in _WATCHING)
+    return traced or watched or jax.device_count() > 1
+
+
+def _arrays(arguments: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
+    """The arrays of the first argument, and those of all others."""
+    first, rest = jax.tree.leaves(arguments[:1]), jax.tree.leaves(arguments[1:])
+    return [x for x in first if _is_array(x)], [x for x in rest if _is_array(x)]
+
+
+def _returning(compiled: Callable[..., list[Any]], marked: Any) -> Callable[..., Any]:
+    """The program with its value in the shape that the function gives it."""
+    leaves, structure = jax.tree.flatten(marked)
+
+    def call(*groups: list[Any]) -> Any:
+        arrays = iter(compiled(*groups))
+        filled = [next(arrays) if leaf is _Mark.ARRAY else leaf for leaf in leaves]
+        return jax.tree.unflatten(structure, filled)
+
+    return call
+
+
+def _load(file: pathlib.Path) -> Callable[..., Any] | None:
+    """The program in a file, or None where there is none that can be used."""
+    try:
+        program, marked = pickle.loads(file.read_bytes())
+        compiled = serialize_executable.deserialize_and_load(*program)
+        file.touch()
+    except FileNotFoundError:
+        return None
+    except Exception:
+        # Whatever is wrong with a kept program, a new one takes its place.
+        return None
+    return _returning(compiled, marked)
+
+
+def _save(file: pathlib.Path, compiled: Any, marked: Any) -> None:
+    """Keeps a program, whole or not at all, and forgets those not used for longest.
+
+    A folder that cannot be written costs the next process its time, and nothing else.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, pickle.PicklingError):
+        content = pickle.dumps((serialize_executable.serialize(compiled), marked))
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+            part.write(content)
+        os.replace(part.name, file)
+        known = sorted(file.parent.glob("*.program"), key=lambda f: f.stat().st_mtime)
+        for old in known[:-KEPT]:
+            old.unlink(missing_ok=True)

@@ -1,0 +1,242 @@
+"""Programs kept in a folder: what is kept, when it is used, and when it must not be."""
+
+import contextlib
+import dataclasses
+import pathlib
+import pickle
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from loopwm.nn import L1CappedMix, infinity
+from loopwm.programs import StoredProgram, keep_in, program_name, stored
+from loopwm.training import learner, losses
+
+SLOW, FAST = (
+    {"weight": jnp.array([0.0, 2.0]), "name": None},
+    {
+        "weight": jnp.array([1.0, 4.0]),
+        "name": None,
+    },
+)
+RATE = 0.5
+ARRAYS = stored._arrays((SLOW, FAST, RATE))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> pathlib.Path:
+    """An empty folder in which programs are kept during the test."""
+    monkeypatch.setattr(stored, "_folder", [])
+    keep_in(tmp_path / "programs")
+    return tmp_path / "programs"
+
+
+@pytest.fixture
+def never_compile(monkeypatch):
+    """Fails the test where a program is traced."""
+
+    def refuse(*_):
+        raise AssertionError("traced")
+
+    def apply():
+        monkeypatch.setattr(StoredProgram, "_compile", refuse)
+
+    return apply
+
+
+def moved(slow, fast, rate):
+    """Calls the package's own function, as only those are kept."""
+    return StoredProgram(learner._towards)(slow, fast, rate)
+
+
+def test_without_a_folder_nothing_is_kept(monkeypatch):
+    monkeypatch.setattr(stored, "_folder", [])
+    monkeypatch.setattr(StoredProgram, "_program", None)
+    np.testing.assert_array_equal(moved(SLOW, FAST, RATE)["weight"], [0.5, 3.0])
+
+
+def test_a_later_object_loads_what_the_first_one_kept(folder, never_compile):
+    first = moved(SLOW, FAST, RATE)
+    assert len(list(folder.glob("*.program"))) == 1
+    never_compile()
+    second = moved(SLOW, FAST, RATE)
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    np.testing.assert_array_equal(second["weight"], [0.5, 3.0])
+
+
+def test_a_program_answers_only_for_arguments_of_its_kind(folder):
+    program = StoredProgram(learner._towards)
+    program(SLOW, FAST, RATE)
+    longer = {"weight": jnp.zeros(3), "name": None}
+    assert program(longer, longer, RATE)["weight"].shape == (3,)
+    whole = {"weight": jnp.array([1, 2]), "name": None}
+    assert program(whole, whole, RATE)["weight"].dtype == jnp.int32
+    assert len(list(folder.glob("*.program"))) == 3
+
+
+def test_numpy_arrays_and_keys_are_arrays(folder):
+    result = moved({"w": np.float32([0.0])}, {"w": np.float32([1.0])}, 0.25)
+    np.testing.assert_array_equal(result["w"], [0.25])
+    key = jax.random.key(3)
+    kept = moved({"key": key}, {"key": key}, RATE)
+    assert jax.dtypes.issubdtype(kept["key"].dtype, jax.dtypes.prng_key)
+
+
+@pytest.fixture
+def jax_cache(tmp_path):
+    """JAX's own compile cache, switched on."""
+    wanted = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path / "jax"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: jax.config.values[name] for name in wanted}
+
+    def use(values):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    use(wanted)
+    yield tmp_path / "jax"
+    use(before)
+
+
+def test_a_program_that_jax_holds_in_its_own_cache_is_kept_whole(folder, jax_cache):
+    # The same executable goes to JAX's cache first; what is kept here must not come out of it.
+    moved(SLOW, FAST, RATE)
+    (file,) = folder.glob("*.program")
+    file.unlink()
+    before = stored._past_the_compile_cache
+    try:
+        stored._past_the_compile_cache = contextlib.nullcontext
+        moved(SLOW, FAST, RATE)  # now it lies in JAX's cache
+    finally:
+        stored._past_the_compile_cache = before
+    assert any(jax_cache.iterdir())
+    file.unlink()
+    jax.clear_caches()
+    moved(SLOW, FAST, RATE)
+    jax.clear_caches()
+    np.testing.assert_array_equal(stored._load(file)(*ARRAYS)["weight"], [0.5, 3.0])
+
+
+def test_a_broken_file_is_replaced(folder):
+    moved(SLOW, FAST, RATE)
+    (file,) = folder.glob("*.program")
+    for content in (b"", b"not a program", pickle.dumps((("a", "b", "c"), None))):
+        file.write_bytes(content)
+        np.testing.assert_array_equal(moved(SLOW, FAST, RATE)["weight"], [0.5, 3.0])
+        assert file.stat().st_size > 100
+
+
+def test_a_folder_that_cannot_be_made_costs_nothing_but_time(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(stored, "_folder", [tmp_path / "file" / "programs"])
+    np.testing.assert_array_equal(moved(SLOW, FAST, RATE)["weight"], [0.5, 3.0])
+
+
+def test_the_folder_keeps_what_was_used_last(folder, monkeypatch):
+    monkeypatch.setattr(stored, "KEPT", 2)
+    for size in (1, 2, 3):
+        moved({"w": jnp.zeros(size)}, {"w": jnp.zeros(size)}, RATE)
+    assert len(list(folder.glob("*.program"))) == 2
+    assert not [f for f in folder.iterdir() if f.suffix != ".program"]
+
+
+def test_inside_a_transformation_it_is_an_ordinary_function(folder):
+    program = StoredProgram(learner._towards)
+    slow, fast = jnp.zeros((2, 3)), jnp.ones((2, 3))
+    result = jax.vmap(lambda s, f: program(s, f, RATE))(slow, fast)
+    np.testing.assert_array_equal(result, np.full((2, 3), 0.5))
+    assert not folder.exists()
+
+
+def test_given_up_buffers_are_given_up(folder):
+    program = StoredProgram(learner._towards, donate="all-except-first")
+    slow, fast = jnp.zeros(4), jnp.ones(4)
+    program(slow, fast, RATE)
+    assert not slow.is_deleted() and fast.is_deleted()
+
+
+def test_what_is_static_comes_back(folder, never_compile):
+    mix = L1CappedMix(2, 2, 1, key=jax.random.key(0))
+    first = moved(mix, mix, RATE)
+    never_compile()
+    second = moved(mix, mix, RATE)
+    assert isinstance(second, L1CappedMix)
+    assert eqx.tree_equal(first, second)
+
+
+def name(*arguments, function=learner._towards):
+    return program_name(function, arguments)
+
+
+def test_a_name_is_the_same_for_other_values_of_the_same_kind():
+    assert name(SLOW, FAST, RATE) == name(FAST, SLOW, RATE)
+    assert name(SLOW, FAST, RATE) is not None
+
+
+def test_a_name_follows_shapes_types_static_values_and_functions():
+    names = [
+        name(SLOW, FAST, RATE),
+        name(SLOW, FAST, jnp.asarray(0.5)),
+        name(SLOW, FAST, 0.25),
+        name(SLOW, FAST, jnp.asarray([0.5])),
+        name(SLOW, FAST, jnp.asarray(1)),
+        name(SLOW, FAST, 1),
+        name(SLOW, FAST, True),
+        name(SLOW, FAST, RATE, function=infinity.over_cells),
+        name(SLOW, FAST, jax.nn.relu),
+        name(SLOW, FAST, jax.nn.silu),
+    ]
+    assert None not in names and len(set(names)) == len(names)
+
+
+def test_a_name_follows_precision():
+    before = name(SLOW, FAST, RATE)
+    with jax.default_matmul_precision("highest"):
+        assert name(SLOW, FAST, RATE) != before
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnConfig:
+    """A user's class."""
+
+    size: int = 1
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [OwnConfig(), lambda x: x, OwnConfig, object()],
+    ids=["instance", "lambda", "class", "object"],
+)
+def test_what_comes_from_elsewhere_has_no_name(foreign):
+    assert name(SLOW, FAST, foreign) is None
+
+
+def test_a_function_replaced_while_running_changes_the_name(monkeypatch):
+    before = name(SLOW, FAST, RATE)
+    monkeypatch.setattr(infinity, "size_of", infinity.affine_over_cells)
+    assert name(SLOW, FAST, RATE) not in (None, before)
+
+
+def test_a_constant_or_method_replaced_while_running_changes_the_name(monkeypatch):
+    before = name(SLOW, FAST, RATE)
+    monkeypatch.setattr(losses, "CONSTANT", 3, raising=False)
+    changed = name(SLOW, FAST, RATE)
+    monkeypatch.setattr(infinity.MaxMin, "constant", infinity.MaxMin.rounding)
+    assert len({None, before, changed, name(SLOW, FAST, RATE)}) == 4
+
+
+def test_a_users_function_in_place_of_the_packages_takes_the_name_away(monkeypatch):
+    monkeypatch.setattr(infinity, "size_of", lambda x: x)
+    assert name(SLOW, FAST, RATE) is None
+    monkeypatch.undo()
+    monkeypatch.setattr(infinity.MaxMin, "constant", lambda self, injected: 2.0)
+    assert name(SLOW, FAST, RATE) is None
