@@ -19,7 +19,8 @@ import equinox as eqx
 import jax
 import numpy as np
 import optax
-from grids import CORES, Grids, flood_task, mazes
+from grid_tasks import Grids, flood_task, mazes
+from grids import CORES
 
 from loopwm.core import AbstractDepthRule, FixedDepth, GridCore, ResidualHalting
 from loopwm.nn import resolve

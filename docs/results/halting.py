@@ -23,7 +23,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from grids import flood_task, infinity, mazes, train
+from grid_tasks import flood_task, mazes
+from grids import infinity, train
 from jaxtyping import Array
 
 import loopwm

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import optax
-from grids import rings
+from grid_tasks import rings
 
 
 def train(width: int, seed: int, *, steps: int, batch: int, rate: float) -> eqx.nn.MLP:

@@ -14,7 +14,8 @@ import time
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from grids import Task, exact_share, flood_task, ice_task, infinity, train
+from grid_tasks import Task, flood_task, ice_task
+from grids import exact_share, infinity, train
 from jaxtyping import Array, PRNGKeyArray
 
 from loopwm.core import RESULTS, GridConfig, GridCore, LoopStats, Solution

@@ -49,7 +49,8 @@ class InfinityConfig(GridConfig):
     channels: int = 12
     """Channels of the loop state at every cell, an even number."""
     mixes: int = 2
-    """Channel mixes in the shared block, each followed by MaxMin."""
+    """Channel mixes in the shared block, each followed by MaxMin; with 0 cells meet and nothing
+    else, so that a signal passes on at γ a loop."""
     gamma: float = 0.95
     """γ, Lipschitz constant of the update, in (0, 1)."""
     meeting: Meeting = Meeting.NEIGHBOURS
@@ -64,7 +65,9 @@ class InfinityConfig(GridConfig):
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
-        self.check_sizes("mixes", "heads")
+        self.check_sizes("heads")
+        if self.mixes < 0:
+            raise UsageError(f"mixes is {self.mixes}; give 0 or more.")
         if self.channels % 2 or self.channels % self.heads:
             raise UsageError(
                 f"channels is {self.channels} and heads {self.heads}; give an even number of "
@@ -90,7 +93,7 @@ class InfinityConfig(GridConfig):
             )
         else:
             meet = RowStochasticAttention(channels, wide, heads=self.heads, key=key_meet)
-        layers: list[AbstractInfinityLayer] = [Beside(meet)]
+        layers: list[AbstractInfinityLayer] = [Beside(meet) if keys else meet]
         for number, key_mix in enumerate(keys):
             width = 2 * channels if number == 0 else channels
             mix = L1CappedMix(width, channels, wide, additive=not self.rest, key=key_mix)
@@ -178,7 +181,7 @@ class InfinityBlock(AbstractBlock):
         injected = tuple(layer.inject(e) for layer in self.layers)
         initial = each_cell(self.target, e)
         if self.rest:
-            y = jnp.concatenate([initial, initial], axis=-1)
+            y = jnp.concatenate([initial, initial], axis=-1) if self.layers[1:] else initial
             for layer, part in zip(self.layers[1:], injected[1:], strict=True):
                 y = layer(y, part)
             offset = initial - self.gamma * y

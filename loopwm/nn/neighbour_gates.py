@@ -78,7 +78,9 @@ class GatedNeighbourMaximum(AbstractInfinityLayer):
                 f"The input has shape {e.shape}; give {self.axes} axes of cells and a last one of "
                 "channels."
             )
-        gates = jnp.clip(affine_over_cells(self.weight, self.bias, e), 0.0, 1.0)
+        raw = affine_over_cells(self.weight, self.bias, e)
+        # The gradient passes a clip straight through: a gate that is shut can learn to open.
+        gates = jax.lax.stop_gradient(jnp.clip(raw, 0.0, 1.0)) + (raw - jax.lax.stop_gradient(raw))
         gates = jnp.moveaxis(gates.reshape(*e.shape[:-1], -1, self.heads), -2, 0)
         return gates if self.periodic else jnp.where(self._inside(e.shape[:-1]), gates, 0.0)
 

@@ -119,6 +119,19 @@ def test_the_adversary_does_not_exceed_the_rate(name, cores, updates, key):
     assert 0.5 * GAMMA < result.ratio <= certify(cores[name]).rate * (1 + 1e-5)
 
 
+def test_a_core_without_mixes_passes_a_signal_on_at_gamma(grid):
+    config = InfinityConfig(channels=CHANNELS, inputs=3, gamma=GAMMA, mixes=0, readout=5)
+    core = GridCore(2, 1, config, key=jax.random.key(2))
+    certificate = certify(core)
+    assert len(certificate.layers) == 1 and certificate.rate == pytest.approx(GAMMA, rel=1e-4)
+    update = _bind(core, grid)
+    h = jnp.zeros((*CELLS, CHANNELS)).at[0, 0].set(50.0)
+    moved = update(h) - update.offset
+    expected = np.zeros(CELLS)
+    expected[0, 0] = expected[0, 1] = expected[1, 0] = 50.0 * GAMMA
+    np.testing.assert_allclose(moved[..., 0], expected, rtol=1e-6)
+
+
 def test_the_adversary_breaks_a_core_without_its_cap(cores, grid, key):
     def weights(core):
         return [layer.weight for layer in core.block.layers if isinstance(layer, L1CappedMix)]
@@ -313,7 +326,7 @@ def test_a_grid_of_another_kind_is_refused(shape, cores, assert_helpful):
     [
         {"channels": 3},
         {"channels": 0},
-        {"mixes": 0},
+        {"mixes": -1},
         {"heads": 5},
         {"prelude_window": 2},
         {"readout_window": 0},

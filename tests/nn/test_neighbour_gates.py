@@ -64,6 +64,16 @@ def test_a_signal_goes_one_way_and_stops_at_a_closed_gate():
     np.testing.assert_array_equal(h[..., 0], expected)
 
 
+def test_a_shut_gate_can_learn_to_open():
+    layer = GatedNeighbourMaximum(1, key=jax.random.key(0))
+    layer = eqx.tree_at(lambda x: x.bias, layer, jnp.full(4, -3.0))
+
+    def passed(layer):
+        return jnp.sum(layer(jnp.arange(6.0).reshape(2, 3, 1), layer.inject(jnp.zeros((2, 3, 1)))))
+
+    assert np.all(eqx.filter_grad(passed)(layer).bias[jnp.array([1, 3])] > 0.0)
+
+
 def test_bad_sizes_are_refused(assert_helpful):
     layer = GatedNeighbourMaximum(INPUTS, heads=HEADS, key=jax.random.key(0))
     for call in (
