@@ -5,14 +5,16 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from loopwm.actions import ActionLayout
 from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, SpaceCodec
+from loopwm.models import uniform_actions
 
 
 class RandomAgent(AbstractAgent):
     """Uniform actions, whatever it sees."""
 
-    action_size: int = eqx.field(static=True)
-    discrete: bool = eqx.field(static=True)
+    actions: ActionLayout = eqx.field(static=True)
+    """What kind of vector an action is."""
     spaces: SpaceCodec = eqx.field(static=True)
 
     def _cold_memory(self, batch: int) -> None:
@@ -23,11 +25,6 @@ class RandomAgent(AbstractAgent):
     ) -> tuple[Array, AgentState]:
         key, key_actions = jax.random.split(state.key)
         batch = len(observation)
-        if self.discrete:
-            index = jax.random.randint(key_actions, (batch,), 0, self.action_size)
-            actions = jax.nn.one_hot(index, self.action_size)
-        else:
-            shape = (batch, self.action_size)
-            actions = jax.random.uniform(key_actions, shape, minval=-1.0, maxval=1.0)
+        actions = uniform_actions(self.actions, batch, key=key_actions)
         stats = DecisionStats.unknown(batch)
         return actions, AgentState(key=key, memory=None, stats=stats)

@@ -6,20 +6,22 @@ from loopwm.envs import flood_maze as flood_maze
 from loopwm.envs import nlink_pendulum as nlink_pendulum
 from loopwm.envs import sliding_ice as sliding_ice
 from loopwm.envs import thresholds as thresholds
-from loopwm.envs.codec import AbstractActionCodec as AbstractActionCodec
+from loopwm.envs.actions import AbstractActionCodec as AbstractActionCodec
+from loopwm.envs.actions import action_codec as action_codec
 from loopwm.envs.codec import AbstractObservationCodec as AbstractObservationCodec
-from loopwm.envs.codec import action_codec as action_codec
 from loopwm.envs.depth import DepthTransitions as DepthTransitions
 from loopwm.envs.guard import GuardedEnv as GuardedEnv
+from loopwm.envs.limits import time_limit as time_limit
 from loopwm.envs.make import EnvSource as EnvSource
 from loopwm.envs.make import env_name as env_name
 from loopwm.envs.make import make as make
-from loopwm.envs.make import make_vector as make_vector
 from loopwm.envs.make import registered as registered
 from loopwm.envs.observations import observation_codec as observation_codec
 from loopwm.envs.registration import register as _register
 from loopwm.envs.spaces import Spaces as Spaces
 from loopwm.envs.stepper import Transitions as Transitions
 from loopwm.envs.stepper import VectorStepper as VectorStepper
+from loopwm.envs.vector import VectorKind as VectorKind
+from loopwm.envs.vector import make_vector as make_vector
 
 _register()

@@ -1,8 +1,9 @@
-"""What codecs are, and those of actions: between Gymnasium spaces and the vectors of models."""
+"""What codecs of observations are: between Gymnasium spaces and the vectors of models."""
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -71,107 +72,6 @@ class AbstractObservationCodec(abc.ABC):
         """Encodes a batch of raw observations to shape (batch, size)."""
 
 
-class AbstractActionCodec(abc.ABC):
-    """Turns encoded actions into raw ones and back."""
-
-    size: int
-    """Length of an encoded action u."""
-    discrete: bool
-    """Whether u is one-hot; otherwise u is in [−1, 1]."""
-
-    @abc.abstractmethod
-    def encode(self, batch: Any) -> Float[np.ndarray, "batch size"]:
-        """Encodes a batch of raw actions to shape (batch, size)."""
-
-    @abc.abstractmethod
-    def decode(self, batch: Float[np.ndarray, "batch size"]) -> np.ndarray:
-        """Raw actions of a batch of encoded ones, in the dtype of the space."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class BoxAction(AbstractActionCodec):
-    """Box actions with finite bounds, mapped from [−1, 1] entry by entry."""
-
-    space: gym.spaces.Box
-    discrete: bool = False
-
-    def __post_init__(self):
-        """Refuses bounds that are not finite."""
-        if not self.space.is_bounded("both"):
-            raise UsageError(
-                f"The action space {one_line(self.space)} has infinite bounds, which cannot be "
-                "scaled, and only Box with finite bounds and Discrete are supported: give it "
-                "finite bounds with gymnasium.wrappers.TransformAction."
-            )
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return int(np.prod(self.space.shape))
-
-    def _range(self) -> tuple[np.ndarray, np.ndarray]:
-        low = self.space.low.astype(np.float64).reshape(-1)
-        high = self.space.high.astype(np.float64).reshape(-1)
-        return low, high
-
-    def encode(self, batch: Any) -> Float[np.ndarray, "batch size"]:
-        """Maps [low, high] to [−1, 1]; an entry whose bounds coincide becomes 0."""
-        low, high = self._range()
-        array = np.asarray(batch, np.float64).reshape(len(batch), -1)
-        middle, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
-        return ((array - middle) / np.where(half > 0, half, 1.0)).astype(np.float32)
-
-    def decode(self, batch: Float[np.ndarray, "batch size"]) -> np.ndarray:
-        """Maps [−1, 1] to [low, high]; integer boxes are rounded."""
-        low, high = self._range()
-        share = 0.5 + 0.5 * np.clip(batch, -1.0, 1.0).astype(np.float64)
-        raw = (1.0 - share) * low + share * high
-        if np.issubdtype(self.space.dtype, np.integer):
-            raw = np.rint(raw)
-        # The bounds themselves are taken from the space: large integers do not survive float64.
-        bounds = (self.space.low.reshape(-1), self.space.high.reshape(-1))
-        result = np.where(share > 0.5, bounds[1], bounds[0])
-        inside = (raw > low) & (raw < high)
-        result[inside] = raw[inside].astype(self.space.dtype)
-        return result.reshape(len(batch), *self.space.shape)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DiscreteAction(AbstractActionCodec):
-    """Discrete actions, one-hot."""
-
-    space: gym.spaces.Discrete
-    discrete: bool = True
-
-    @property
-    def size(self) -> int:
-        """Number of actions."""
-        return int(self.space.n)
-
-    def encode(self, batch: Any) -> Float[np.ndarray, "batch size"]:
-        """One-hot rows."""
-        return np.eye(self.size, dtype=np.float32)[np.asarray(batch) - int(self.space.start)]
-
-    def decode(self, batch: Float[np.ndarray, "batch size"]) -> np.ndarray:
-        """The largest entry's action."""
-        return (np.argmax(batch, axis=-1) + int(self.space.start)).astype(self.space.dtype)
-
-
-ACTION_CODECS: dict[type[gym.Space], Callable[[Any], AbstractActionCodec]] = {
-    gym.spaces.Box: BoxAction,
-    gym.spaces.Discrete: DiscreteAction,
-}
-"""Codec of each supported action space; a further one is a class and a line here."""
-
-
-def action_codec(space: gym.Space) -> AbstractActionCodec:
-    """The codec of an action space; a `UsageError` names a space that has none."""
-    for kind, codec in ACTION_CODECS.items():
-        if isinstance(space, kind):
-            return codec(space)
-    raise unsupported(f"The action space {one_line(space)}", ACTION_CODECS)
-
-
 def unsupported(what: str, codecs: Mapping[type[gym.Space], object]) -> UsageError:
     """The sentence that refuses a space, and names those that are supported."""
     *names, last = (kind.__name__ for kind in codecs)
@@ -181,7 +81,15 @@ def unsupported(what: str, codecs: Mapping[type[gym.Space], object]) -> UsageErr
     )
 
 
-def one_line(space: gym.Space) -> str:
-    """A space in at most 100 characters, for messages."""
-    text = " ".join(str(space).split())
+def parts_of(space: gym.Space) -> dict[Any, gym.Space]:
+    """The parts of a Dict or Tuple space by key or place."""
+    inside: Any = getattr(space, "spaces", ())
+    return dict(inside) if isinstance(inside, Mapping) else dict(enumerate(inside))
+
+
+def one_line(value: Any) -> str:
+    """A space or an observation in at most 100 characters, for messages."""
+    text = " ".join(str(value).split()).replace("...", "…")
+    # NumPy writes 9.0 as "9.", which would look like the end of a sentence.
+    text = re.sub(r"(?<=\d)\.(?=\s|$)", "", text)
     return text if len(text) <= 100 else f"{text[:99]}…"

@@ -1,6 +1,5 @@
 """Makes environments by id, with errors that teach."""
 
-import functools
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -63,24 +62,6 @@ def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
             "returns an environment."
         )
     return GuardedEnv(env, name)
-
-
-def make_vector(source: EnvSource, count: int, *, same_step: bool = False) -> gym.vector.VectorEnv:
-    """Makes several environments stepped together in this process.
-
-    Args:
-        source: id or function.
-        count: number of environments.
-        same_step: reset an environment in the step that ends its episode, instead of the next.
-
-    Returns:
-        The vector environment.
-    """
-    mode = gym.vector.AutoresetMode
-    return gym.vector.SyncVectorEnv(
-        [functools.partial(make, source)] * count,
-        autoreset_mode=mode.SAME_STEP if same_step else mode.NEXT_STEP,
-    )
 
 
 def registered() -> list[str]:

@@ -1,6 +1,8 @@
 """Codecs of observations."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +15,17 @@ from loopwm.envs.codec import (
     Encoded,
     Scaling,
     one_line,
+    parts_of,
     unsupported,
 )
 from loopwm.errors import UsageError
 
 # Grids with entries in a wider range are normalised by what is seen of it.
 _WIDEST, _WIDEST_INTEGER = 2.0, 255.0
+
+MOST_VALUES = 8192
+"""Discrete spaces of more values, over all entries, are refused: observations are kept one-hot."""
+_SMALLEST_SIDE, _MOST_FRAMES = 8, 16
 
 
 def _is_batch(observation: Any, shape: tuple[int, ...]) -> bool:
@@ -41,6 +48,10 @@ class BoxObservation(AbstractObservationCodec):
     Vectors are normalised by running statistics. Those of rank 2 or more are grids or images,
     whose cells a model treats alike: they are scaled to [0, 1] by the bounds of the box, unless
     these are wide (over 2, over 255 for integers). Those of uint8 stay so until a model sees them.
+
+    Images are uint8 of (height, width, channels). Frames in grey, stacks of frames and channels in
+    front are brought into that order, with the frames among the channels: shapes (height, width)
+    from 16 pixels on, (frames, height, width) and (frames, height, width, channels).
     """
 
     space: gym.spaces.Box
@@ -52,13 +63,29 @@ class BoxObservation(AbstractObservationCodec):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the space."""
-        return self.space.shape
+        """That of the space, or (height, width, channels)."""
+        order, shape = self._order, self.space.shape
+        if order is None:
+            return shape
+        height, width, *rest = (shape[axis] for axis in order)
+        return height, width, math.prod(rest)
 
     @property
     def image(self) -> bool:
         """Whether it holds (height, width, channels) of uint8."""
-        return len(self.space.shape) == 3 and self.space.dtype == np.uint8
+        return self._order is not None
+
+    @functools.cached_property
+    def _order(self) -> tuple[int, ...] | None:
+        """Axes in the order height, width, and all others, where it is an image."""
+        return _image_order(self.space.shape) if self.space.dtype == np.uint8 else None
+
+    def _flat(self, batch: np.ndarray) -> np.ndarray:
+        """Rows with the entries in the order of `shape`."""
+        order = self._order
+        if order is not None and order != tuple(range(len(order))):
+            batch = np.transpose(batch, (0, *(1 + axis for axis in order)))
+        return batch.reshape(batch.shape[0], -1)
 
     @property
     def dtype(self) -> type[np.float32] | type[np.uint8]:
@@ -70,9 +97,9 @@ class BoxObservation(AbstractObservationCodec):
 
     def scaling(self) -> Scaling:
         """By running statistics, or by the bounds of a grid."""
-        low = self.space.low.astype(np.float64).reshape(-1)
+        low, high = self._flat(np.stack([self.space.low, self.space.high])).astype(np.float64)
         with np.errstate(over="ignore"):
-            width = self.space.high.astype(np.float64).reshape(-1) - low
+            width = high - low
         integer = np.issubdtype(self.space.dtype, np.integer)
         widest = _WIDEST_INTEGER if integer else _WIDEST
         if not self._is_grid() or not np.all(width <= widest):
@@ -96,7 +123,21 @@ class BoxObservation(AbstractObservationCodec):
                     f"The observation holds numbers that are none of 0 to 255, but the space is "
                     f"{one_line(self.space)}; pass observations of that space, not scaled."
                 )
-        return array.reshape(array.shape[0], -1).astype(self.dtype)
+        return self._flat(array).astype(self.dtype)
+
+
+def _image_order(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Axes of height, width and of what else there is; None where the shape is no image's."""
+    rank = len(shape)
+    if rank == 2:
+        return (0, 1) if min(shape) >= 2 * _SMALLEST_SIDE else None
+    if rank not in (3, 4):
+        return None
+    frames, side = shape[0], min(shape[1:3])
+    framed = frames <= _MOST_FRAMES and frames < side and side >= _SMALLEST_SIDE
+    if rank == 3:
+        return (1, 2, 0) if framed else (0, 1, 2)
+    return (1, 2, 0, 3) if framed and shape[3] <= 4 else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,7 +180,7 @@ class DiscreteObservation(AbstractObservationCodec):
         index = np.asarray(batch).astype(np.int64) - int(self.space.start)
         if np.any((index < 0) | (index >= self.size)):
             raise _outside(self.space)
-        return np.eye(self.size, dtype=np.float32)[index]
+        return (index[:, None] == np.arange(self.size)).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -316,18 +357,29 @@ def observation_codec(space: gym.Space, path: str = "") -> AbstractObservationCo
     Raises:
         UsageError: there is none; the sentence names the space, and where it is.
     """
-    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple) and len(space.spaces) > 0:
-        keyed = isinstance(space, gym.spaces.Dict)
-        names = tuple(space.spaces) if keyed else tuple(range(len(space.spaces)))
-        inside: Any = space.spaces
-        parts = tuple(observation_codec(inside[name], f"{path}[{name!r}]") for name in names)
-        return CompositeObservation(space, names, parts)
-    for kind, codec in OBSERVATION_CODECS.items():
-        if isinstance(space, kind):
-            return codec(space)
-    place = f" at {path}" if path else ""
-    known = OBSERVATION_CODECS | {gym.spaces.Dict: None, gym.spaces.Tuple: None}
-    raise unsupported(f"The observation space {one_line(space)}{place}", known)
+    what = f"The observation space {one_line(space)}{f' at {path}' if path else ''}"
+    values = space.n if isinstance(space, gym.spaces.Discrete) else 0
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        values = np.sum(space.nvec, dtype=object)
+    if values > MOST_VALUES:
+        raise UsageError(
+            f"{what} has {values} values, more than the {MOST_VALUES} that are kept one-hot; use "
+            "gymnasium.wrappers.TransformObservation(env, f, space) with a smaller space or a Box."
+        )
+    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+        inside = parts_of(space)
+        parts = tuple(observation_codec(part, f"{path}[{n!r}]") for n, part in inside.items())
+        codec = CompositeObservation(space, tuple(inside), parts)
+    else:
+        made = (make for kind, make in OBSERVATION_CODECS.items() if isinstance(space, kind))
+        make = next(made, None)
+        if make is None:
+            known = OBSERVATION_CODECS | {gym.spaces.Dict: None, gym.spaces.Tuple: None}
+            raise unsupported(what, known)
+        codec = make(space)
+    if codec.size == 0:
+        raise UsageError(f"{what} is empty, so there is nothing to see; give it an entry.")
+    return codec
 
 
 def _outside(space: gym.Space) -> UsageError:

@@ -7,12 +7,8 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Float
 
-from loopwm.envs.codec import (
-    AbstractActionCodec,
-    AbstractObservationCodec,
-    Encoded,
-    action_codec,
-)
+from loopwm.envs.actions import AbstractActionCodec, action_codec
+from loopwm.envs.codec import AbstractObservationCodec, Encoded
 from loopwm.envs.make import EnvSource, make
 from loopwm.envs.observations import observation_codec
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import loopwm.envs as _envs  # noqa: F401 (registers loopwm/…-v0 with Gymnasium)
 
 if TYPE_CHECKING:
+    from loopwm.envs.checks import check_env as check_env
     from loopwm.run import load as load
     from loopwm.run import resume as resume
     from loopwm.run import train as train
@@ -18,8 +19,9 @@ _HOMES = {
     "resume": "loopwm.run",
     "load": "loopwm.run",
     "certify": "loopwm.stability",
+    "check_env": "loopwm.envs.checks",
 }
-__all__ = ["__version__", "certify", "load", "resume", "train"]
+__all__ = ["__version__", "certify", "check_env", "load", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

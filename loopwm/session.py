@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from loopwm.agents import PlanningAgent, RandomAgent
-from loopwm.envs import EnvSource, Spaces, VectorStepper, make, make_vector, thresholds
+from loopwm.envs import EnvSource, Spaces, VectorStepper, make, make_vector, thresholds, time_limit
 from loopwm.errors import RunFailure, as_clause
 from loopwm.evaluation import (
     DepthAnalysis,
@@ -62,15 +62,15 @@ def build_run_networks(config: RunConfig, spaces: Spaces) -> Networks:
         config.model,
         config.heads,
         sizes,
-        discrete=spaces.action.discrete,
+        actions=spaces.action.layout,
         key=jax.random.key(config.seed),
     )
 
 
 def build_planner(config: RunConfig, spaces: Spaces, name: str | None = None) -> AbstractPlanner:
     """The planner of a run, by name or by what fits its actions."""
-    builder = config.planning.choose(discrete=spaces.action.discrete, name=name)
-    return builder.build(spaces.action.size)
+    layout = spaces.action.layout
+    return config.planning.choose(layout, name=name).build(layout)
 
 
 class Session:
@@ -92,6 +92,8 @@ class Session:
         try:
             self.spaces = Spaces.of(single)
             given = config.evaluation.threshold
+            limited = time_limit(single) is not None
+            self.longest_episode = None if limited else config.collection.longest_episode
             self.threshold = thresholds.reward_threshold(single) if given is None else given
         finally:
             single.close()
@@ -111,7 +113,13 @@ class Session:
         learner = init_learner(self.networks, self.config.learner, key=key)
         done = checkpoint.steps(folder)[-1] if resume else 0
         collection = self.config.collection
-        vector = make_vector(self.source, collection.envs, same_step=collection.same_step_reset)
+        vector = make_vector(
+            self.source,
+            collection.envs,
+            same_step=collection.same_step_reset,
+            kind=collection.vector,
+            timeout=collection.worker_timeout,
+        )
         telemetry = RunTelemetry(folder, self.config.steps, done, quiet=quiet)
         try:
             trainer = self._trainer(folder, learner, telemetry)
@@ -150,11 +158,7 @@ class Session:
             learner,
             self.replay,
             make_actor=self._actor,
-            random_actor=RandomAgent(
-                action_size=self.spaces.action.size,
-                discrete=self.spaces.action.discrete,
-                spaces=self.spaces,
-            ),
+            random_actor=RandomAgent(actions=self.spaces.action.layout, spaces=self.spaces),
             evaluate=lambda actor, seed: run_episodes(
                 actor,
                 self.source,
@@ -166,6 +170,7 @@ class Session:
             ),
             summarise=self._summary,
             threshold=self.threshold,
+            longest_episode=self.longest_episode,
             telemetry=telemetry,
         )
         return trainer

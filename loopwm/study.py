@@ -44,7 +44,7 @@ def study_run(
         name=str(run),
         env=made.env,
         seed=made.seed,
-        discrete=spaces.action.discrete,
+        actions=spaces.action.layout,
         config=sizes,
     )
 

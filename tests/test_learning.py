@@ -34,7 +34,7 @@ def mean_return(agent, episodes=10):
 
 def random_return():
     spaces = Spaces.of_source("CartPole-v1")
-    return mean_return(RandomAgent(spaces.action.size, spaces.action.discrete, spaces), 50)
+    return mean_return(RandomAgent(spaces.action.layout, spaces), 50)
 
 
 def test_a_small_agent_beats_random_actions(compile_cache, tmp_path):

@@ -42,7 +42,7 @@ def agents(run: pathlib.Path, depth: int, plans: list[str]) -> dict[str, Plannin
     found = {}
     for name in plans:
         config = dataclasses.replace(base.planner.config, coarse=PLANS[name])
-        planner = config.build(base.planner.action_size)
+        planner = config.build(base.spaces.action.layout)
         found[name] = dataclasses.replace(base, planner=planner, rule=rule)
     return found
 

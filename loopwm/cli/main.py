@@ -6,13 +6,20 @@ from collections.abc import Sequence
 
 import tyro
 
+from loopwm.cli.check_env import check_env
 from loopwm.cli.envs import envs
 from loopwm.cli.evaluate import evaluate
 from loopwm.cli.stability import stability
 from loopwm.cli.train import train
 from loopwm.errors import RunFailure, UsageError
 
-COMMANDS = {"train": train, "evaluate": evaluate, "stability": stability, "envs": envs}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "stability": stability,
+    "check-env": check_env,
+    "envs": envs,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        tyro.extras.subcommand_cli_from_dict(
+        status = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="loopwm",
             description="Train, evaluate and certify agents that plan with a looped world model.",
@@ -41,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("loopwm: Interrupted before it could save; give the command again.", file=sys.stderr)
         return RunFailure.exit_status
-    return 0
+    return 0 if status is None else status
 
 
 if __name__ == "__main__":

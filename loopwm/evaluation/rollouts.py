@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.actions import ActionLayout
 from loopwm.agents import PlanningAgent, PolicyAgent
 from loopwm.envs import EnvSource, Spaces, VectorStepper, make_vector
 from loopwm.errors import RunFailure
 from loopwm.evaluation.study import OuterStudy
 from loopwm.evaluation.study_config import StudyConfig
-from loopwm.models import AbstractPolicy, AbstractWorldModel
+from loopwm.models import AbstractPolicy, AbstractWorldModel, categories, uniform_actions
 from loopwm.stability import TransitionCertificate, norms
 from loopwm.stability.lyapunov import lyapunov_exponents
 from loopwm.stability.norms import Norm
@@ -85,15 +86,6 @@ def _encoded(model: AbstractWorldModel, normalizer: Callable, observations: Arra
     return jax.vmap(lambda o: model.encode(normalizer(o)))(observations)
 
 
-def random_actions(
-    count: int, size: int, discrete: bool, *, key: PRNGKeyArray
-) -> Float[Array, "count action"]:
-    """Encoded actions, shape (count, size): one-hot, or uniform in [−1, 1]."""
-    if discrete:
-        return jax.nn.one_hot(jax.random.randint(key, (count,), 0, size), size)
-    return jax.random.uniform(key, (count, size), minval=-1.0, maxval=1.0)
-
-
 def study_outer(
     model: AbstractWorldModel,
     policy: AbstractPolicy,
@@ -101,7 +93,7 @@ def study_outer(
     certificate: TransitionCertificate | None,
     config: StudyConfig,
     *,
-    discrete: bool,
+    actions: ActionLayout,
     key: PRNGKeyArray,
 ) -> OuterStudy:
     """Rolls the model out and measures its Jacobian.
@@ -112,7 +104,7 @@ def study_outer(
         visits: states to start from.
         certificate: the proven ball, whose norm is used.
         config: sizes of the study.
-        discrete: whether actions are one-hot.
+        actions: what kind of vector an action is.
         key: PRNG key.
 
     Returns:
@@ -125,11 +117,11 @@ def study_outer(
     sizes, played = {}, {}
     for number, how in enumerate((POLICY, RANDOM, ADVERSARIAL)):
         keys = jax.random.split(jax.random.fold_in(key_rollouts, number), config.rollouts)
-        states, actions = _rollouts(model, policy, starts, keys, how, discrete, config)
+        states, taken = _rollouts(model, policy, starts, keys, how, actions, config)
         with jax.enable_x64(True):
             double = jnp.asarray(np.asarray(states, np.float64))
             sizes[how] = np.asarray(jax.vmap(jax.vmap(_NORMS[norm]))(double))
-        played[how] = actions
+        played[how] = taken
     exponents = {
         how: _exponent(model, starts[0], played[how][0], config, key=key_exponents)
         for how in (POLICY, RANDOM)
@@ -183,7 +175,7 @@ def _rollouts(
     starts: Array,
     keys: Array,
     how: str,
-    discrete: bool,
+    layout: ActionLayout,
     config: StudyConfig,
 ) -> tuple[Array, Array]:
     """States of shape (rollouts, horizon + 1, latent) and actions (rollouts, horizon, action)."""
@@ -192,12 +184,12 @@ def _rollouts(
     def step(z, key):
         u = policy.sample(z, key=key)
         if how == RANDOM:
-            u = random_actions(1, size, discrete, key=key)[0]
+            u = uniform_actions(layout, 1, key=key)[0]
         after = model.transition(z, u).value
         return after, (after, u)
 
     def segment(z, key):
-        plans = _plans(model, z, size, discrete, config, key=key)
+        plans = _plans(model, z, layout, config, key=key)
         ends = jax.vmap(lambda plan: norms.two(_played(model, z, plan)[-1]))(plans)
         chosen = plans[jnp.argmax(ends)]
         states = _played(model, z, chosen)
@@ -229,8 +221,7 @@ def _played(model: AbstractWorldModel, z: Array, plan: Array) -> Array:
 def _plans(
     model: AbstractWorldModel,
     z: Array,
-    size: int,
-    discrete: bool,
+    layout: ActionLayout,
     config: StudyConfig,
     *,
     key: PRNGKeyArray,
@@ -238,13 +229,15 @@ def _plans(
     """Action sequences that the adversary chooses from, shape (plans, lookahead, action).
 
     Random ones, and for each of them what the gradient of ‖z‖ at its end points to: in every step
-    the corner of the box, or the one action, that promises most. And each discrete action held.
+    the corner of the box, or the one category of each group, that promises most. And each category
+    held, together with random ones of the other groups.
     """
-    shape = (config.candidates, config.lookahead, size)
-    drawn = random_actions(shape[0] * shape[1], size, discrete, key=key).reshape(shape)
+    shape = (config.candidates, config.lookahead, layout.size)
+    drawn = uniform_actions(layout, shape[0] * shape[1], key=key).reshape(shape)
     slopes = jax.vmap(jax.grad(lambda plan: norms.two(_played(model, z, plan)[-1])))(drawn)
-    if not discrete:
+    if layout.groups is None:
         return jnp.concatenate([drawn, jnp.sign(slopes)])
-    held = jnp.broadcast_to(jnp.eye(size)[:, None], (size, config.lookahead, size))
-    steepest = jax.nn.one_hot(jnp.argmax(slopes, axis=-1), size)
+    alone = categories.most_likely(2.0 * jnp.eye(layout.size) + drawn[0, :1], layout.groups)
+    held = jnp.broadcast_to(alone[:, None], (layout.size, *shape[1:]))
+    steepest = categories.most_likely(slopes, layout.groups)
     return jnp.concatenate([drawn, steepest, held])

@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from loopwm.actions import ActionLayout
 from loopwm.agents import PlanningAgent, PolicyAgent
 from loopwm.core import AbstractUpdate, FlatGridCore, LoopedCore
 from loopwm.errors import UsageError
 from loopwm.evaluation.guarantees import certificate_of, statements
-from loopwm.evaluation.rollouts import Visits, random_actions, spread, study_outer
+from loopwm.evaluation.rollouts import Visits, spread, study_outer
 from loopwm.evaluation.study import Study
 from loopwm.evaluation.study_config import StudyConfig
 from loopwm.evaluation.study_inner import InnerInput, study_inner
-from loopwm.models import AbstractWorldModel, count_parameters
+from loopwm.models import AbstractWorldModel, count_parameters, uniform_actions
 from loopwm.stability import TransitionCertificate, certify, certify_transition
 
 VISITED, RANDOM, FAR = "visited", "random", "far"
@@ -31,7 +32,7 @@ def study_world_model(
     name: str,
     env: str,
     seed: int,
-    discrete: bool,
+    actions: ActionLayout,
     config: StudyConfig,
 ) -> Study:
     """Certifies and measures the inner loop and the imagined transitions of an agent's model.
@@ -42,7 +43,7 @@ def study_world_model(
         name: name of the run.
         env: its environment.
         seed: its seed.
-        discrete: whether actions are one-hot.
+        actions: what kind of vector an action is.
         config: sizes of the study.
 
     Returns:
@@ -59,7 +60,7 @@ def study_world_model(
         )
     certificate, transition = certificate_of(model.core), _ball(model)
     key_inputs, key_inner, key_outer = jax.random.split(jax.random.key(config.seed), 3)
-    inputs = inner_inputs(model, model.core, visits, config, discrete=discrete, key=key_inputs)
+    inputs = inner_inputs(model, model.core, visits, config, actions=actions, key=key_inputs)
     return Study(
         name=name,
         env=env,
@@ -75,7 +76,7 @@ def study_world_model(
         guarantees=tuple(statements(model)),
         inner=study_inner(inputs, certificate, config, key=key_inner),
         outer=study_outer(
-            model, networks.policy, visits, transition, config, discrete=discrete, key=key_outer
+            model, networks.policy, visits, transition, config, actions=actions, key=key_outer
         ),
         verification=None,
         verified_ratio=None,
@@ -89,7 +90,7 @@ def inner_inputs(
     visits: Visits,
     config: StudyConfig,
     *,
-    discrete: bool,
+    actions: ActionLayout,
     key: PRNGKeyArray,
 ) -> list[InnerInput]:
     """Inputs of the inner loop: visited, random and far ones.
@@ -99,7 +100,7 @@ def inner_inputs(
         core: its core.
         visits: latent states that the agent meets, and its actions there.
         config: how many of each.
-        discrete: whether actions are one-hot.
+        actions: what kind of vector an action is.
         key: PRNG key.
 
     Returns:
@@ -108,7 +109,7 @@ def inner_inputs(
     key_z, key_u, key_e, key_h = jax.random.split(key, 4)
     rows, count = spread(len(visits.z), config.visited), config.drawn
     z = jax.random.normal(key_z, (count, model.latent))
-    u = random_actions(count, visits.u.shape[1], discrete, key=key_u)
+    u = uniform_actions(actions, count, key=key_u)
     near = _preludes(
         core, jnp.concatenate([visits.z[rows], z]), jnp.concatenate([visits.u[rows], u])
     )

@@ -1,5 +1,7 @@
 """World models behind one seam, and the heads that go with them."""
 
+from loopwm.models import categories as categories
+from loopwm.models.categories import uniform_actions as uniform_actions
 from loopwm.models.grid import GridModelConfig as GridModelConfig
 from loopwm.models.grid import GridWorldModel as GridWorldModel
 from loopwm.models.latent import AbstractLoopedModel as AbstractLoopedModel

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.actions import ActionLayout
 from loopwm.core import with_full_gradient
 from loopwm.models.policy import AbstractPolicy, CategoricalPolicy, GaussianPolicy
 from loopwm.models.value import Critic, ValueConfig
@@ -29,7 +30,7 @@ def build_networks(
     heads: ValueConfig,
     sizes: Sizes,
     *,
-    discrete: bool,
+    actions: ActionLayout,
     key: PRNGKeyArray,
 ) -> Networks:
     """Builds world model, critic and policy for an environment.
@@ -38,7 +39,7 @@ def build_networks(
         builder: configuration of the world model.
         heads: sizes of critic and policy.
         sizes: sizes of observation and action vectors.
-        discrete: whether actions are one-hot.
+        actions: what kind of vector an action is.
         key: PRNG key.
 
     Returns:
@@ -46,11 +47,14 @@ def build_networks(
     """
     key_model, key_critic, key_policy = jax.random.split(key, 3)
     world_model = builder.build(sizes, key=key_model)
-    policy = CategoricalPolicy if discrete else GaussianPolicy
+    if actions.groups is None:
+        policy = GaussianPolicy(world_model.latent, actions.size, heads, key=key_policy)
+    else:
+        policy = CategoricalPolicy(world_model.latent, actions.groups, heads, key=key_policy)
     return Networks(
         world_model=world_model,
         critic=Critic(world_model.latent, sizes.action, heads, key=key_critic),
-        policy=policy(world_model.latent, sizes.action, heads, key=key_policy),
+        policy=policy,
     )
 
 

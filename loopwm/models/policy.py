@@ -1,13 +1,14 @@
 """Policy priors: what proposes actions to the planner and acts by itself."""
 
 import abc
-import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.models import categories
 from loopwm.models.value import ValueConfig
 from loopwm.nn import MLP
 
@@ -46,27 +47,40 @@ class AbstractPolicy(eqx.Module):
         """
 
 
+ENUMERATED = 128
+"""Policies over more categories than this are averaged over samples instead of all actions."""
+SAMPLED = 32
+"""How many samples that takes."""
+
+
 class CategoricalPolicy(AbstractPolicy):
-    """Softmax over one-hot actions."""
+    """Independent softmax distributions over the groups of one-hot actions."""
 
     network: MLP
-    action_size: int = eqx.field(static=True)
+    groups: categories.Groups = eqx.field(static=True)
+    """Number of categories of each group."""
 
-    def __init__(self, latent: int, actions: int, config: ValueConfig, *, key: PRNGKeyArray):
-        """Args: size of z, number of actions, sizes of the network, PRNG key."""
+    def __init__(
+        self, latent: int, groups: categories.Groups, config: ValueConfig, *, key: PRNGKeyArray
+    ):
+        """Args: size of z, categories of each group, sizes of the network, PRNG key."""
         self.network = MLP(
-            latent, actions, width=config.hidden, depth=config.depth, zero_readout=True, key=key
+            latent, sum(groups), width=config.hidden, depth=config.depth, zero_readout=True, key=key
         )
-        self.action_size = actions
+        self.groups = groups
 
-    def log_probabilities(self, z: Float[Array, " latent"]) -> Float[Array, " actions"]:
-        """Log-probabilities, shape (actions,)."""
-        return jax.nn.log_softmax(self.network(z))
+    @property
+    def action_size(self) -> int:
+        """Size of u: all categories."""
+        return sum(self.groups)
+
+    def log_probabilities(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
+        """Log-probabilities of every group's categories, shape (action,)."""
+        return categories.log_softmax(self.network(z), self.groups)
 
     def sample(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, " action"]:
-        """A one-hot sample, shape (actions,)."""
-        index = jax.random.categorical(key, self.network(z))
-        return jax.nn.one_hot(index, self.action_size)
+        """A sample of one-hot groups, shape (action,)."""
+        return categories.draw(self.network(z), self.groups, key=key)
 
     def target_entropy(self) -> float:
         """0.8 of the uniform distribution's.
@@ -74,19 +88,71 @@ class CategoricalPolicy(AbstractPolicy):
         The value of a policy that slips now and then falls before the edge of what it can
         hold, which is what the planner steers by; that of a certain one is flat up to it.
         """
-        return 0.8 * math.log(self.action_size)
+        return 0.8 * categories.largest_entropy(self.groups)
 
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
-        """The one-hot most likely action, shape (actions,)."""
-        return jax.nn.one_hot(jnp.argmax(self.network(z)), self.action_size)
+        """The most likely category of each group, shape (action,)."""
+        return categories.most_likely(self.network(z), self.groups)
 
     def weighted_actions(
         self, z: Float[Array, " latent"], *, key: PRNGKeyArray
     ) -> tuple[Float[Array, "choices action"], Float[Array, " choices"], Float[Array, ""]]:
-        """All one-hot actions, their probabilities, and the exact entropy."""
+        """Actions and weights, and the exact entropy.
+
+        One group: all actions and their probabilities. Several: an unbiased estimate of the
+        expectation and of its gradient, from every category of each group in turn, or from samples
+        of all groups where there are more than `ENUMERATED` categories.
+        """
         log_p = self.log_probabilities(z)
         p = jnp.exp(log_p)
-        return jnp.eye(self.action_size), p, -jnp.sum(p * log_p)
+        entropy = -jnp.sum(p * log_p)
+        if self.action_size > ENUMERATED:
+            return *_sampled(log_p, self.groups, key), entropy
+        if len(self.groups) == 1:
+            return jnp.eye(self.action_size), p, entropy
+        return *_one_at_a_time(log_p, self.groups, key), entropy
+
+
+def _one_at_a_time(
+    log_p: Float[Array, " action"], groups: categories.Groups, key: PRNGKeyArray
+) -> tuple[Float[Array, "choices action"], Float[Array, " choices"]]:
+    r"""Each category of each group, the other groups as they were drawn.
+
+    $$E[Q] = E_{a_{-g}} \Big[\sum_c p_g(c)\, Q(c, a_{-g})\Big], \qquad
+      \nabla E[Q] = \sum_g E_{a_{-g}} \Big[\sum_c \nabla p_g(c)\, Q(c, a_{-g})\Big]$$
+
+    for every group g, so that the weights are $p_g(c)/G$ with the gradient of $p_g(c)$.
+
+    Source: Titsias and Lázaro-Gredilla 2015, "Local Expectation Gradients for Black Box
+        Variational Inference" (arXiv 1503.01494), equation 8.
+    """
+    drawn = categories.draw(jax.lax.stop_gradient(log_p), groups, key=key)
+    of_group = np.repeat(np.arange(len(groups)), groups)
+    others = of_group[:, None] != of_group[None]
+    p = jnp.exp(log_p)
+    fixed = jax.lax.stop_gradient(p)
+    return others * drawn[None] + jnp.eye(log_p.size), fixed / len(groups) + (p - fixed)
+
+
+def _sampled(
+    log_p: Float[Array, " action"], groups: categories.Groups, key: PRNGKeyArray
+) -> tuple[Float[Array, "choices action"], Float[Array, " choices"]]:
+    r"""Samples with the weight 1/m each, and the gradient of their log-probability.
+
+    $$\nabla w_i = \frac1m \Big(\nabla \log p(a_i) - \frac1{m-1} \sum_{j \ne i} \nabla \log p(a_j)
+      \Big)$$
+
+    which makes $\sum_i \nabla w_i Q_i$ the score-function estimate with the mean of the other
+    samples' values as the baseline of each.
+
+    Source: Kool, van Hoof and Welling 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!"
+        (ICLR workshop), equation 8.
+    """
+    drawn = categories.draw(jax.lax.stop_gradient(log_p), groups, SAMPLED, key=key)
+    score = drawn @ log_p
+    score = score - jax.lax.stop_gradient(score)
+    rest = (jnp.sum(score) - score) / (SAMPLED - 1)
+    return drawn, (1.0 + score - rest) / SAMPLED
 
 
 class GaussianPolicy(AbstractPolicy):

@@ -3,12 +3,14 @@
 import dataclasses
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
+from loopwm.models import categories
 from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
 from loopwm.planning.planner import (
     AbstractPlanner,
@@ -40,7 +42,8 @@ class CategoricalCEMConfig(PlannerBuilder):
     momentum: float = 0.1
     """Share of the old probabilities kept in a refit."""
     floor: float = 0.02
-    """Probability mass spread evenly over all actions when sampling, and when exploring."""
+    """Probability mass spread evenly over all categories of a group when sampling, and when
+    exploring."""
     scoring: Scoring = Scoring.EACH_STEP
     """Where a sequence's score asks for rewards: each_step, or terminal (see `score`)."""
     coarse: CoarseConfig = CoarseConfig()
@@ -57,14 +60,16 @@ class CategoricalCEMConfig(PlannerBuilder):
 
     @property
     def discrete(self) -> bool:
-        """True: one-hot actions."""
+        """True: one-hot groups."""
         return True
 
-    def build(self, action_size: int) -> "CategoricalCEM":
-        """Builds the planner."""
+    def build(self, actions: ActionLayout) -> "CategoricalCEM":
+        """Builds the planner; a `UsageError` for actions that are no one-hot groups."""
+        if actions.groups is None:
+            raise UsageError("Categorical CEM cannot plan Box actions; use mppi.")
         return CategoricalCEM(
             config=self,
-            action_size=action_size,
+            groups=actions.groups,
             horizon=self.horizon,
             iterations=self.iterations,
             proposals=self.proposals,
@@ -74,7 +79,7 @@ class CategoricalCEMConfig(PlannerBuilder):
 
 
 class CEMState(eqx.Module):
-    """Independent categorical distributions, one a step."""
+    """Independent categorical distributions, one a step and a group."""
 
     probabilities: Float[Array, "horizon action"]
     proposed: Float[Array, "proposals horizon action"]
@@ -85,14 +90,15 @@ class CategoricalCEM(AbstractPlanner):
     r"""Categorical CEM with policy proposals.
 
     Each iteration draws sequences of one-hot actions from $p_k$, adds the policy's, scores them
-    in imagination, and moves $p_k$ to the weighted frequencies of the elites' actions.
+    in imagination, and moves $p_k$ to the weighted frequencies of the elites' actions. An action of
+    several groups has a distribution for each, and all are refitted to the same elites.
 
     Source: Rubinstein and Kroese 2004, "The Cross-Entropy Method", section 4 (discrete case),
         with TD-MPC2's weights (arXiv 2310.16828).
     """
 
     config: CategoricalCEMConfig = eqx.field(static=True)
-    action_size: int = eqx.field(static=True)
+    groups: categories.Groups = eqx.field(static=True)
     horizon: int = eqx.field(static=True)
     iterations: int = eqx.field(static=True)
     proposals: int = eqx.field(static=True)
@@ -100,8 +106,9 @@ class CategoricalCEM(AbstractPlanner):
     ranker: Ranker
 
     def cold_start(self) -> Float[Array, "horizon action"]:
-        """Uniform probabilities, shape (horizon, actions)."""
-        return jnp.full((self.horizon, self.action_size), 1.0 / self.action_size)
+        """Uniform probabilities within each group, shape (horizon, action)."""
+        even = (1.0 / categories.counts(self.groups)).astype(np.float32)
+        return jnp.asarray(np.tile(even, (self.horizon, 1)))
 
     def init(
         self,
@@ -128,10 +135,8 @@ class CategoricalCEM(AbstractPlanner):
         """Sample, score at the given effort, refit."""
         config = self.config
         drawn = config.population - config.proposals
-        index = jax.random.categorical(
-            key, jnp.log(self._floored(state.probabilities)), shape=(drawn, self.horizon)
-        )
-        sampled = jax.nn.one_hot(index, self.action_size)
+        logits = jnp.log(self._floored(state.probabilities))
+        sampled = categories.draw(logits, self.groups, drawn, key=key)
         population = jnp.concatenate([state.proposed, sampled])
         found = self.ranker(model, z, population, effort)
         weights = elite_weights(found.value, config.temperature)
@@ -144,13 +149,12 @@ class CategoricalCEM(AbstractPlanner):
         )
 
     def postprocess(self, state: CEMState, explore: Array, *, key: PRNGKeyArray) -> Plan:
-        """The most probable first action; exploring, a draw from its probabilities."""
+        """Each group's most probable first category; exploring, a draw from its probabilities."""
         first = state.probabilities[0]
-        drawn = jax.random.categorical(key, jnp.log(self._floored(first)))
-        index = jnp.where(explore, drawn, jnp.argmax(first))
+        drawn = categories.draw(jnp.log(self._floored(first)), self.groups, key=key)
         finite = jnp.all(jnp.isfinite(first))
         return Plan(
-            value=jax.nn.one_hot(index, self.action_size),
+            value=jnp.where(explore, drawn, categories.most_likely(first, self.groups)),
             result=RESULTS.where(finite, RESULTS.successful, RESULTS.nonfinite),
             stats=state.stats,
             warm_start=jnp.concatenate([state.probabilities[1:], self.cold_start()[:1]]),
@@ -158,4 +162,5 @@ class CategoricalCEM(AbstractPlanner):
 
     def _floored(self, probabilities: Array) -> Array:
         floor = self.config.floor
-        return (1.0 - floor) * probabilities + floor / self.action_size
+        even = (floor / categories.counts(self.groups)).astype(np.float32)
+        return (1.0 - floor) * probabilities + jnp.broadcast_to(even, probabilities.shape)

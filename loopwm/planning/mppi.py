@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
 from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
@@ -60,11 +61,11 @@ class MPPIConfig(PlannerBuilder):
         """False: vectors in [−1, 1]."""
         return False
 
-    def build(self, action_size: int) -> "MPPI":
+    def build(self, actions: ActionLayout) -> "MPPI":
         """Builds the planner."""
         return MPPI(
             config=self,
-            action_size=action_size,
+            action_size=actions.size,
             horizon=self.horizon,
             iterations=self.iterations,
             proposals=self.proposals,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
 from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
@@ -126,13 +127,13 @@ class PlannerBuilder(abc.ABC):
     """Configuration of a planner, which builds it."""
 
     @abc.abstractmethod
-    def build(self, action_size: int) -> AbstractPlanner:
-        """Builds the planner for encoded actions of a size."""
+    def build(self, actions: ActionLayout) -> AbstractPlanner:
+        """Builds the planner for encoded actions of a kind that it plans over."""
 
     @property
     @abc.abstractmethod
     def discrete(self) -> bool:
-        """Whether it plans over one-hot actions (True) or over vectors in [−1, 1]."""
+        """Whether it plans over one-hot groups (True) or over vectors in [−1, 1]."""
 
 
 def elite_weights(scores: Float[Array, " elites"], temperature: float) -> Float[Array, " elites"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from loopwm.actions import ActionLayout
 from loopwm.errors import UsageError
 from loopwm.planning.categorical_cem import CategoricalCEMConfig
 from loopwm.planning.mppi import MPPIConfig
@@ -20,13 +21,13 @@ class PlanningConfig:
     mppi: MPPIConfig = MPPIConfig()
     """For Box actions."""
     categorical_cem: CategoricalCEMConfig = CategoricalCEMConfig()
-    """For Discrete actions."""
+    """For Discrete, MultiDiscrete and MultiBinary actions."""
 
-    def choose(self, *, discrete: bool, name: str | None = None) -> PlannerBuilder:
+    def choose(self, actions: ActionLayout, *, name: str | None = None) -> PlannerBuilder:
         """The planner for an action space.
 
         Args:
-            discrete: whether actions are one-hot.
+            actions: what kind of vector an action is.
             name: a registered name; the first that fits the actions when left out.
 
         Returns:
@@ -36,11 +37,11 @@ class PlanningConfig:
             UsageError: no such planner, or it does not fit the actions.
         """
         builders: dict[str, PlannerBuilder] = {key: getattr(self, key) for key in PLANNERS}
-        fitting = [key for key, builder in builders.items() if builder.discrete == discrete]
+        fitting = [key for key, builder in builders.items() if builder.discrete == actions.discrete]
         if name is None:
             return builders[fitting[0]]
         if name not in fitting:
-            kind = "Discrete" if discrete else "Box"
+            kind = "Discrete" if actions.discrete else "Box"
             raise UsageError(
                 f"Planner '{name}' cannot plan {kind} actions; use {' or '.join(fitting)}."
             )

@@ -14,7 +14,8 @@ import numpy as np
 
 from loopwm.programs.code import LIBRARIES, Foreign, code_digest, library_of
 
-_PARTS = ("agents", "core", "errors", "models", "nn", "planning", "stability", "training")
+_PARTS = ("actions", "agents", "core", "errors", "models", "nn", "planning", "stability")
+_PARTS += ("training",)
 
 _SETTINGS = (
     "jax_enable_x64",

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from loopwm.envs import VectorKind
 from loopwm.errors import UsageError
 from loopwm.models import WORLD_MODELS, LoopedConfig, ValueConfig, WorldModelBuilder
 from loopwm.planning import PLANNERS, PlanningConfig
@@ -104,6 +105,14 @@ class CollectionConfig:
 
     envs: int = 1
     """Environments stepped together."""
+    vector: VectorKind = VectorKind.SYNC
+    """Where they run: sync, in this process, or async, each in a worker process; the run is the
+    same to the last bit. Evaluations run in this process."""
+    worker_timeout: float = 60.0
+    """Seconds that a worker may take to start, to reset or to make a step."""
+    longest_episode: int | None = 10_000
+    """Env steps after which an unfinished episode fails the run, in environments without a time
+    limit; null for tasks that go on forever."""
     same_step_reset: bool = False
     """Reset an environment in the step that ends its episode instead of in the next."""
     random_steps: int = 250
@@ -121,6 +130,16 @@ class CollectionConfig:
             raise UsageError(
                 f"collection.envs, random_steps and updates_per_call are {self.envs}, "
                 f"{self.random_steps} and {self.updates_per_call}; each needs to be at least 1."
+            )
+        if not 0.0 < self.worker_timeout < float("inf"):
+            raise UsageError(
+                f"collection.worker_timeout is {self.worker_timeout}; give a positive, finite "
+                "number of seconds."
+            )
+        if self.longest_episode is not None and self.longest_episode < 1:
+            raise UsageError(
+                f"collection.longest_episode is {self.longest_episode}; give at least 1, or null "
+                "for tasks that go on forever."
             )
         if not self.updates_per_step > 0:
             raise UsageError(

@@ -1,6 +1,7 @@
 """Replay memory: bounded, stated in bytes, aware of where episodes end."""
 
 import dataclasses
+import os
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ class SequenceBatch:
     """Whether the task ended with that step; truncation leaves it False."""
     valid: Bool[np.ndarray, "updates batch steps"]
     """Whether the step belongs to the episode that the sequence starts in."""
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory; infinite where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 class Replay:
@@ -61,6 +70,13 @@ class Replay:
             UsageError: the capacity is too small, or more than the machine's memory.
         """
         length = capacity // envs
+        each = observation * np.dtype(dtype).itemsize + 4 * action + 6
+        needed, there = envs * length * each / 1e9, _memory() / 1e9
+        if needed > there:
+            raise UsageError(
+                f"collection.replay_capacity is {capacity}, which takes {needed:.0f} GB, more than "
+                f"the {there:.0f} GB of memory that this machine has; lower it."
+            )
         if length < 3:
             raise UsageError(
                 f"collection.replay_capacity is {capacity} for {envs} environments; give at least "

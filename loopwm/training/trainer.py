@@ -58,6 +58,7 @@ class Trainer:
         evaluate: Callable[[Actor, int], EvaluationResult],
         summarise: Callable[[LearnerState, Counters, list[dict[str, Any]]], dict[str, Any]],
         threshold: float | None,
+        longest_episode: int | None = None,
         telemetry: Telemetry,
     ):
         """Builds a trainer at env step 0.
@@ -74,6 +75,7 @@ class Trainer:
                 `EvaluationStopped` when a stop was requested.
             summarise: contents of summary.json.
             threshold: mean return that counts as solved, or None.
+            longest_episode: env steps after which an unfinished episode fails the run, or None.
             telemetry: where progress goes.
         """
         self.config, self.folder, self.spaces = config, folder, spaces
@@ -85,6 +87,7 @@ class Trainer:
         self._make_actor, self._random = make_actor, random_actor
         self._evaluate, self._summarise = evaluate, summarise
         self.threshold, self.telemetry = threshold, telemetry
+        self._longest_episode = longest_episode
         self._scaling = spaces.observation.scaling()
         self.normalizer = Normalizer.create(
             spaces.observation.size, self._scaling.offset, self._scaling.width
@@ -98,7 +101,7 @@ class Trainer:
         self._random_state = random_actor.initial_state(seed=config.seed, batch=envs)
         self.actor = self._actor_of(self.learner.networks)
         self._actor_state = self.actor.initial_state(seed=config.seed, batch=envs)
-        self._returns = np.zeros(envs)
+        self._returns, self._lengths = np.zeros(envs), np.zeros(envs, np.int64)
         self._last_return = 0.0
         self._decisions: deque[float] = deque(maxlen=200)
 
@@ -136,9 +139,7 @@ class Trainer:
                 self.counters.next_checkpoint += self.config.checkpoint_every
                 self.save()
         self._read_clock(clock)
-        # A checkpoint that exists is not written again: overwriting is not atomic.
-        if checkpoint.steps(self.folder)[-1:] != [self.counters.env_steps]:
-            self.save()
+        self._save_once()
         return self.counters.env_steps >= self.config.steps
 
     def resolved_networks(self) -> Networks:
@@ -166,7 +167,7 @@ class Trainer:
         self.replay.begin(stepper.observation, mask)
         self._see(stepper.observation[mask])
         self._actor_state = self.actor.restart(self._actor_state, mask)
-        self._returns[mask] = 0.0
+        self._returns[mask], self._lengths[mask] = 0.0, 0
 
     def _see(self, observations: np.ndarray) -> None:
         if self._scaling.running.any():
@@ -194,6 +195,7 @@ class Trainer:
         self._store(self.spaces.action.encode(action), transitions)
         if np.any(transitions.begun):
             self._begin(stepper, transitions.begun)
+        self._check_lengths()
         loops = float(np.mean(np.asarray(self._actor_state.stats.loops))) if self.learning else 0.0
         self.telemetry.step(self.counters.env_steps, self._last_return, loops, self._decision_ms())
 
@@ -219,9 +221,22 @@ class Trainer:
         elif self.learning:
             counters.updates_owed = collection.updates_per_step * counters.env_steps
         self._returns[real] += rewards
+        self._lengths[real] += 1
         ended = transitions.terminated | transitions.truncated
         if np.any(ended):
             self._last_return = float(self._returns[ended][-1])
+
+    def _check_lengths(self) -> None:
+        """Ends a run whose episodes do not end, after saving it."""
+        longest = self._longest_episode
+        if longest is not None and self._lengths.max() >= longest:
+            self._save_once()
+            raise self._failure(
+                f"{self.config.env} has no time limit, and an episode has not ended after "
+                f"{longest} env steps, so use gymnasium.wrappers.TimeLimit(env, "
+                "max_episode_steps=...), or set collection.longest_episode=null if its task goes "
+                "on forever"
+            )
 
     def _learn(self) -> None:
         """As many updates as are owed, a compiled call at a time."""
@@ -323,6 +338,11 @@ class Trainer:
         self.folder.write_summary(
             self._summarise(self.learner, self.counters, self.folder.read_evals())
         )
+
+    def _save_once(self) -> None:
+        """Saves, unless this step is: overwriting a checkpoint is not atomic."""
+        if checkpoint.steps(self.folder)[-1:] != [self.counters.env_steps]:
+            self.save()
 
     def save(self) -> None:
         """Writes a checkpoint of everything and the summary.

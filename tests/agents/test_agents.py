@@ -27,9 +27,7 @@ def case(request, cartpole_run, pendulum_run):
     if kind == "policy":
         agent = PolicyAgent(networks=trained.networks, normalizer=trained.normalizer, spaces=spaces)
     else:
-        agent = RandomAgent(
-            action_size=spaces.action.size, discrete=spaces.action.discrete, spaces=spaces
-        )
+        agent = RandomAgent(actions=spaces.action.layout, spaces=spaces)
     return env, kind, agent, run.path
 
 
@@ -147,7 +145,7 @@ def test_saved_and_loaded_it_does_the_same(case):
     env, kind, agent, path = case
     if kind == "random":  # it has nothing to save but its sizes
         spaces = Spaces.of_source(env)
-        loaded = RandomAgent(agent.action_size, agent.discrete, spaces)
+        loaded = RandomAgent(agent.actions, spaces)
     else:
         loaded = loopwm.load(path, planner="policy" if kind == "policy" else None)
     assert type(loaded) is type(agent)
@@ -163,12 +161,12 @@ def test_saved_and_loaded_it_does_the_same(case):
 def test_random_actions_are_uniform():
     for env in ENVS:
         spaces = Spaces.of_source(env)
-        agent = RandomAgent(spaces.action.size, spaces.action.discrete, spaces)
+        agent = RandomAgent(spaces.action.layout, spaces)
         state = agent.initial_state(batch=4000)
         actions, _ = agent.act(np.repeat(observations(env, 1), 4000, 0), state)
-        low, high = (0, 2) if spaces.action.discrete else (-2.0, 2.0)
+        low, high = (0, 2) if spaces.action.layout.discrete else (-2.0, 2.0)
         counts, _ = np.histogram(
-            actions, bins=2 if spaces.action.discrete else 8, range=(low, high)
+            actions, bins=2 if spaces.action.layout.discrete else 8, range=(low, high)
         )
         assert counts.min() > 0.8 * 4000 / len(counts) and counts.sum() == 4000
 

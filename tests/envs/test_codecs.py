@@ -41,7 +41,7 @@ def test_decoded_actions_lie_in_the_space(case):
     space, u = case
     codec = action_codec(space)
     raw = codec.decode(u)
-    assert codec.size == u.shape[1] and not codec.discrete
+    assert codec.size == u.shape[1] and not codec.layout.discrete
     assert raw.shape == (len(u), *space.shape) and raw.dtype == space.dtype
     for action in raw:
         assert space.contains(np.asarray(action))
@@ -94,7 +94,7 @@ def test_an_uneven_box_by_hand():
 @example(1, 0, None)
 def test_discrete_actions(n, start, data):
     codec = action_codec(gym.spaces.Discrete(n, start=start))
-    assert codec.size == n and codec.discrete
+    assert codec.size == n and codec.layout.discrete
     index = 0 if data is None else data.draw(st.integers(0, n - 1))
     u = np.zeros((2, n), np.float32)
     u[:, index] = 0.7
@@ -154,14 +154,11 @@ def test_observations_that_are_no_integers_are_refused(observation, assert_helpf
 UNSUPPORTED_ACTIONS = (
     gym.spaces.Dict({"a": gym.spaces.Discrete(2)}),
     gym.spaces.Tuple((gym.spaces.Discrete(2),)),
-    gym.spaces.MultiDiscrete([2, 3]),
-    gym.spaces.MultiBinary(3),
     gym.spaces.Text(3),
 )
 UNSUPPORTED_OBSERVATIONS = (
     gym.spaces.Text(3),
     gym.spaces.Sequence(gym.spaces.Discrete(2)),
-    gym.spaces.Dict({}),
 )
 UNSUPPORTED = [(action_codec, space) for space in UNSUPPORTED_ACTIONS] + [
     (observation_codec, space) for space in UNSUPPORTED_OBSERVATIONS

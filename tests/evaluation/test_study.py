@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import studies
 
+from loopwm.actions import ActionLayout
 from loopwm.core import CoreConfig, LoopedCore, Solution
 from loopwm.core.solution import RESULTS, LoopStats
 from loopwm.errors import UsageError
@@ -240,20 +241,21 @@ class Always(AbstractPolicy):
         raise NotImplementedError
 
 
+ONE = ActionLayout.categorical(2)
 TURN = np.array([[0.0, -0.8], [0.8, 0.0]])
 STARTS = np.array([[1.0, 0.0], [0.0, 2.0]])
 
 
-def rolled_out(discrete):
+def rolled_out(actions):
     visits = Visits(z=jnp.asarray(STARTS, jnp.float32), u=jnp.eye(2))
     return study_outer(
-        Plane(), Always(), visits, None, CONFIG, discrete=discrete, key=jax.random.key(0)
+        Plane(), Always(), visits, None, CONFIG, actions=actions, key=jax.random.key(0)
     )
 
 
 @pytest.fixture(scope="module")
 def plane(compile_cache):
-    return rolled_out(discrete=True)
+    return rolled_out(ONE)
 
 
 def simulated(z, actions):
@@ -279,7 +281,7 @@ def test_rollouts_are_those_of_numpy(plane):
 
 
 def test_the_adversary_finds_the_best_sequence(plane, compile_cache):
-    box = rolled_out(discrete=False).norms
+    box = rolled_out(ActionLayout.box(2)).norms
     corners = [np.array(signs) for signs in itertools.product((-1.0, 1.0), repeat=2)]
     for row, z in enumerate(STARTS):
         best = largest_end(z, np.eye(2))
@@ -306,7 +308,7 @@ def test_inputs_of_the_inner_loop(key, filled):
     core = resolve(filled(lambda k: LoopedCore(2, 2, CoreConfig(width=4, layers=1), key=k)))
     visits = Visits(z=jnp.arange(6.0).reshape(3, 2), u=jnp.asarray([[1.0, 0.0]] * 3))
     config = dataclasses.replace(CONFIG, visited=2, drawn=2, far=50.0)
-    inputs = inner_inputs(Plane(), core, visits, config, discrete=True, key=key)
+    inputs = inner_inputs(Plane(), core, visits, config, actions=ONE, key=key)
     assert [one.kind for one in inputs] == ["visited"] * 2 + ["random"] * 2 + ["far"] * 2
     h = jnp.arange(4.0)
     for one, row in zip(inputs, (0, 2), strict=False):

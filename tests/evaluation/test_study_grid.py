@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopwm.actions import ActionLayout
 from loopwm.core import ConvolutionConfig, Preset, TokenConfig
 from loopwm.evaluation.rollouts import Visits
 from loopwm.evaluation.study_config import StudyConfig
@@ -30,7 +31,9 @@ def test_inputs_of_the_inner_loop_have_the_shape_of_its_state(config, cells, fil
     z = jnp.asarray(rng.normal(size=(3, model.latent)), jnp.float32)
     visits = Visits(z=z, u=jnp.asarray(np.eye(2)[[0, 1, 0]], jnp.float32))
     settings = dataclasses.replace(StudyConfig(), visited=2, drawn=2)
-    inputs = inner_inputs(model, model.core, visits, settings, discrete=True, key=key)
+    inputs = inner_inputs(
+        model, model.core, visits, settings, actions=ActionLayout.categorical(2), key=key
+    )
     assert [one.kind for one in inputs] == ["visited"] * 2 + ["random"] * 2 + ["far"] * 2
     step = eqx.filter_jit(lambda update, h: (update(h), update.norm(h)))
     for one in inputs:

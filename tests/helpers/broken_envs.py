@@ -48,6 +48,7 @@ class Faulty(gym.Env):
             if self.fault == "step":
                 raise ValueError("the arm hit\nthe table.")
             observation = {
+                "leaves": np.asarray([0.0, 0.0, 40.0, 0.0], np.float32),
                 "NaN": np.asarray([0.0, np.nan, 0.0, 0.0], np.float32),
                 "huge observation": np.full(4, 1e300),
                 "shape": np.zeros(5, np.float32),
@@ -57,6 +58,7 @@ class Faulty(gym.Env):
             reward = {
                 "infinite reward": np.inf,
                 "huge reward": 1e300,
+                "large reward": -3e7,
                 "text reward": "many",
                 "missing reward": None,
             }.get(self.fault, reward)
@@ -71,6 +73,14 @@ class OtherSpaces(gym.Env):
     def __init__(self, observation: gym.Space | None = None, action: gym.Space | None = None):
         self.observation_space = observation or Faulty.observation_space
         self.action_space = action or Faulty.action_space
+
+
+class Endless(Faulty):
+    """Its episodes do not end."""
+
+    def step(self, action: int):
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, False, truncated, info
 
 
 class Outside(gym.Env):
@@ -101,13 +111,17 @@ FAULTS = {
     "Text": "text",
     "InfiniteReward": "infinite reward",
     "HugeReward": "huge reward",
+    "LargeReward": "large reward",
+    "Leaves": "leaves",
     "TextReward": "text reward",
     "MissingReward": "missing reward",
 }
 SPACES: dict[str, dict[str, gym.Space]] = {
     "DictObservation": {"observation": gym.spaces.Dict({"a": gym.spaces.Text(3)})},
     "TupleObservation": {"observation": gym.spaces.Tuple((gym.spaces.Text(3),))},
-    "MultiDiscreteAction": {"action": gym.spaces.MultiDiscrete([2, 3])},
+    "DictAction": {"action": gym.spaces.Dict({"a": gym.spaces.Discrete(2)})},
+    "EmptyObservation": {"observation": gym.spaces.Dict({})},
+    "LargeAction": {"action": gym.spaces.Discrete(10**6)},
     "UnboundedAction": {"action": gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)},
 }
 
@@ -115,5 +129,8 @@ for _name, _fault in FAULTS.items():
     gym.register(f"{_name}-v0", entry_point=Faulty, kwargs={"fault": _fault})
 for _name, _spaces in SPACES.items():
     gym.register(f"{_name}-v0", entry_point=OtherSpaces, kwargs=dict(_spaces))
+
+
+gym.register("Endless-v0", entry_point=Endless)
 gym.register("Outside-v0", entry_point=Outside)
 gym.register("NotAnEnv-v0", entry_point=dict)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS, CoreConfig, FixedDepth, ResidualHalting
 from loopwm.errors import UsageError
 from loopwm.models import (
@@ -133,7 +134,7 @@ def test_default_sizes_are_within_the_promise(filled):
     # The README's table: core at most 30 k, everything at most 100 k parameters, on CartPole.
     networks = filled(
         lambda key: build_networks(
-            LoopedConfig(), ValueConfig(), Sizes(4, 2), discrete=True, key=key
+            LoopedConfig(), ValueConfig(), Sizes(4, 2), actions=ActionLayout.categorical(2), key=key
         )
     )
     assert 5_000 < count_parameters(networks.world_model.core) <= 30_000

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from loopwm.actions import ActionLayout
 from loopwm.models import (
     CategoricalPolicy,
     GaussianPolicy,
@@ -27,7 +28,7 @@ def _with_bias(policy, *bias):
 @pytest.fixture(scope="module")
 def fresh() -> tuple[CategoricalPolicy, GaussianPolicy]:
     def build(key):
-        return CategoricalPolicy(4, 3, HEADS, key=key), GaussianPolicy(4, 1, HEADS, key=key)
+        return CategoricalPolicy(4, (3,), HEADS, key=key), GaussianPolicy(4, 1, HEADS, key=key)
 
     return eqx.filter_jit(build)(jax.random.key(0))
 
@@ -144,7 +145,9 @@ def test_reparametrised_samples_carry_a_gradient(gaussian, key):
 
 def test_state_value_is_the_expectation_over_the_policy(small_config, filled, key, rng):
     networks = filled(
-        lambda k: build_networks(small_config, HEADS, Sizes(4, 3), discrete=True, key=k)
+        lambda k: build_networks(
+            small_config, HEADS, Sizes(4, 3), actions=ActionLayout.categorical(3), key=k
+        )
     )
     z = jnp.asarray(rng.normal(size=8), jnp.float32)
 

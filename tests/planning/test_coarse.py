@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopwm.actions import ActionLayout
 from loopwm.core import CertifiedHalting, CoreConfig, FixedDepth
 from loopwm.errors import UsageError
 from loopwm.models import LoopedConfig, Sizes, ValueConfig, build_networks
@@ -29,6 +30,9 @@ from loopwm.training import RunConfig
 
 NO = jnp.asarray(False)
 SMALL = {"horizon": 2, "population": 8, "proposals": 2, "iterations": 3, "elites": 2}
+
+BOX = ActionLayout.box(1)
+ACTIONS = {True: ActionLayout.categorical(2), False: ActionLayout.box(2)}
 
 
 class Misleading(AbstractPlanningModel):
@@ -110,7 +114,7 @@ def plans():
 
     def plan(coarse):
         config = MPPIConfig(horizon=1, population=64, proposals=2, iterations=6, elites=8)
-        planner = dataclasses.replace(config, coarse=coarse).build(1)
+        planner = dataclasses.replace(config, coarse=coarse).build(BOX)
         run = eqx.filter_jit(
             lambda key: planner(Misleading(), jnp.zeros(1), planner.cold_start(), NO, key=key)
         )
@@ -140,7 +144,7 @@ def networks(filled):
 
     def made(discrete):
         def build(key):
-            return build_networks(model, heads, Sizes(4, 2), discrete=discrete, key=key)
+            return build_networks(model, heads, Sizes(4, 2), actions=ACTIONS[discrete], key=key)
 
         return resolve(filled(build))
 
@@ -153,7 +157,7 @@ def test_a_constant_schedule_decides_the_same_to_the_last_bit(config, networks, 
     states = jnp.asarray(rng.normal(size=(3, 6)), jnp.float32)
 
     def decide(coarse):
-        planner = dataclasses.replace(config, coarse=coarse).build(2)
+        planner = dataclasses.replace(config, coarse=coarse).build(ACTIONS[config.discrete])
         one = lambda z, k: planner(model, z, planner.cold_start(), NO, key=k)  # noqa: E731
         return eqx.filter_jit(jax.vmap(one))(states, jax.random.split(key, 3))
 

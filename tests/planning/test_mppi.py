@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS
 from loopwm.planning import MPPIConfig
 from loopwm.planning.mppi import MPPIState
@@ -23,7 +24,7 @@ def _plan(model, planner, z, warm_start, explore, key):
 
 
 def _decide(toys, z, config=CONFIG, explore=NO, key=None, policy=0.0):
-    planner = config.build(1)
+    planner = config.build(ActionLayout.box(1))
     key = jax.random.key(1) if key is None else key
     model = toys["regulator"](jnp.asarray(policy))
     return _plan(model, planner, jnp.asarray([z]), planner.cold_start(), explore, key)
@@ -51,7 +52,7 @@ def test_actions_stay_in_the_box_where_the_optimum_is_outside(z, toys):
 def test_iterations_narrow_the_search(toys):
     # One iteration has only the start's wide scale to choose from.
     def errors(config):
-        planner, model = config.build(1), toys["regulator"](jnp.asarray(0.0))
+        planner, model = config.build(ActionLayout.box(1)), toys["regulator"](jnp.asarray(0.0))
         plan = eqx.filter_jit(
             jax.vmap(lambda k: planner(model, jnp.full(1, 0.5), planner.cold_start(), NO, key=k))
         )(jax.random.split(jax.random.key(0), 16))
@@ -64,7 +65,7 @@ def test_iterations_narrow_the_search(toys):
 def test_policy_and_warm_start_are_where_the_search_begins(toys):
     # With a scale that cannot go anywhere, the plan is one of the two.
     config = dataclasses.replace(CONFIG, scale_min=0.001, scale_max=0.001, iterations=1, elites=4)
-    planner = config.build(1)
+    planner = config.build(ActionLayout.box(1))
 
     def first(policy, warm):
         model = toys["regulator"](jnp.asarray(policy))
@@ -95,7 +96,7 @@ def test_exploration_varies_around_the_plan(toys):
 
 
 def test_warm_start_is_the_mean_shifted_by_one_step():
-    planner = CONFIG.build(1)
+    planner = CONFIG.build(ActionLayout.box(1))
     mean = jnp.asarray([[0.1], [0.2], [0.3]])
     state = MPPIState(
         mean=mean,
@@ -120,7 +121,7 @@ def test_warm_start_is_the_mean_shifted_by_one_step():
 def test_an_average_of_actions_at_the_edge_stays_in_the_box(toys):
     # Float32 weights sum to 1 + 1e-7 as often as not, and environments check their bounds.
     config = dataclasses.replace(CONFIG, proposals=0, scale_min=1e-6, scale_max=1e-6, iterations=1)
-    planner = config.build(1)
+    planner = config.build(ActionLayout.box(1))
     step = jax.jit(jax.vmap(lambda z, k: planner.step(toys["regulator"](), z, state, key=k).mean))
     state = planner.init(-jnp.ones((3, 1)), jnp.zeros((0, 3, 1)))
     states = jnp.linspace(3.0, 9.0, 200)[:, None]
@@ -129,7 +130,7 @@ def test_an_average_of_actions_at_the_edge_stays_in_the_box(toys):
 
 
 def test_a_batch_of_states_equals_each_alone(toys):
-    planner = CONFIG.build(1)
+    planner = CONFIG.build(ActionLayout.box(1))
     states = jnp.asarray([[0.5], [-0.2], [2.0]])
     keys = jax.random.split(jax.random.key(3), 3)
     warm = jnp.stack([planner.cold_start(), planner.cold_start() + 0.1, planner.cold_start()])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from loopwm.actions import ActionLayout
 from loopwm.errors import UsageError
 from loopwm.planning import PLANNERS, CategoricalCEMConfig, MPPIConfig, PlanningConfig
 from loopwm.planning.planner import elite_weights
@@ -28,6 +29,9 @@ def test_elite_weights_are_a_distribution_in_the_order_of_the_scores(scores, tem
 def test_elite_weights_ignore_the_units_of_the_scores(scores, factor, shift):
     moved = (np.float32(factor) * (scores + np.float32(shift))).astype(np.float32)
     np.testing.assert_allclose(_weights(scores, 1.0), _weights(moved, 1.0), atol=1e-4)
+
+
+BOX, ONE = ActionLayout.box(2), ActionLayout.categorical(2)
 
 
 def test_elite_weights_by_hand():
@@ -79,21 +83,21 @@ def test_shares_and_scales_outside_their_range_are_refused(config, change, asser
 
 def test_the_action_space_chooses_the_planner():
     settings = PlanningConfig()
-    assert isinstance(settings.choose(discrete=False), MPPIConfig)
-    assert isinstance(settings.choose(discrete=True), CategoricalCEMConfig)
-    assert settings.choose(discrete=False, name="mppi") is settings.mppi
+    assert isinstance(settings.choose(BOX), MPPIConfig)
+    assert isinstance(settings.choose(ONE), CategoricalCEMConfig)
+    assert settings.choose(BOX, name="mppi") is settings.mppi
     assert set(PLANNERS) == {"mppi", "categorical_cem"}
 
 
 @pytest.mark.parametrize(
-    "discrete, name, fitting",
+    "actions, name, fitting",
     [
-        (True, "mppi", "categorical_cem"),
-        (False, "categorical_cem", "mppi"),
-        (False, "mpi", "mppi"),
+        (ONE, "mppi", "categorical_cem"),
+        (BOX, "categorical_cem", "mppi"),
+        (BOX, "mpi", "mppi"),
     ],
 )
-def test_a_planner_that_does_not_fit_is_refused(discrete, name, fitting, assert_helpful):
+def test_a_planner_that_does_not_fit_is_refused(actions, name, fitting, assert_helpful):
     with pytest.raises(UsageError, match=rf"'{name}'.*{fitting}") as raised:
-        PlanningConfig().choose(discrete=discrete, name=name)
+        PlanningConfig().choose(actions, name=name)
     assert_helpful(raised)

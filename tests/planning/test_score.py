@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopwm.actions import ActionLayout
 from loopwm.core import CoreConfig, FixedDepth
 from loopwm.models import LoopedConfig, Sizes, ValueConfig, build_networks
 from loopwm.nn import resolve
@@ -54,7 +55,11 @@ def test_every_sequence_of_the_tempting_game(toys):
 def networks(filled):
     config = LoopedConfig(latent=6, hidden=8, depth=3, core=CoreConfig(width=6))
     heads = ValueConfig(hidden=8, depth=1, bins=21)
-    build = lambda key: build_networks(config, heads, Sizes(4, 2), discrete=True, key=key)  # noqa: E731
+
+    def build(key):
+        actions = ActionLayout.categorical(2)
+        return build_networks(config, heads, Sizes(4, 2), actions=actions, key=key)
+
     return resolve(filled(build))
 
 

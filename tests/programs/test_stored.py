@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import pickle
+import sys
 
 import equinox as eqx
 import jax
@@ -13,7 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from loopwm.nn import L1CappedMix, infinity
-from loopwm.programs import StoredProgram, keep_in, program_name, stored
+from loopwm.programs import StoredProgram, identity, keep_in, program_name, stored
 from loopwm.training import learner, losses
 
 SLOW, FAST = (
@@ -240,3 +241,15 @@ def test_a_users_function_in_place_of_the_packages_takes_the_name_away(monkeypat
     monkeypatch.undo()
     monkeypatch.setattr(infinity.MaxMin, "constant", lambda self, injected: 2.0)
     assert name(SLOW, FAST, RATE) is None
+
+
+def test_no_code_of_a_program_is_left_out_of_its_name():
+    # What a part of the package takes from elsewhere in it has to be a part too. `envs` and
+    # `settings` run outside of programs.
+    named, outside = set(identity._PARTS), {"envs", "programs", "settings"}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("loopwm.") and name.split(".")[1] in named:
+            for value in vars(module).values():
+                origin = str(getattr(value, "__module__", "")).split(".")
+                if origin[0] == "loopwm":
+                    assert origin[1] in named | outside, (name, value)

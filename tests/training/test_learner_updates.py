@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from loopwm.actions import ActionLayout
 from loopwm.core import CoreConfig
 from loopwm.models import LoopedConfig, Normalizer, Sizes, ValueConfig, build_networks
 from loopwm.nn import resolve
@@ -35,7 +36,7 @@ def networks_for(discrete: bool, builder: LoopedConfig = BUILDER):
         builder,
         ValueConfig(hidden=6, depth=1, bins=21),
         Sizes(observation=3, action=2),
-        discrete=discrete,
+        actions=ActionLayout(2, (2,) if discrete else None),
         key=jax.random.key(0),
     )
 

@@ -1,0 +1,126 @@
+"""Checks of an environment's spaces and interface."""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Callable, Iterator
+
+import gymnasium as gym
+from gymnasium.utils.env_checker import check_env as check_by_gymnasium
+from gymnasium.utils.passive_env_checker import env_render_passive_checker
+
+from loopwm.envs.actions import action_codec
+from loopwm.envs.checks.finding import Finding, Level
+from loopwm.envs.checks.subject import Subject
+from loopwm.envs.codec import one_line
+from loopwm.envs.observations import observation_codec
+from loopwm.errors import UsageError, as_clause
+
+_STANDARD = (
+    gym.wrappers.TimeLimit,
+    gym.wrappers.OrderEnforcing,
+    gym.wrappers.PassiveEnvChecker,
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def check_spaces(subject: Subject) -> Iterator[Finding]:
+    """Both spaces can be encoded."""
+    env = subject.env
+    kinds: dict[str, Callable[[gym.Space], object]] = {
+        "observation": observation_codec,
+        "action": action_codec,
+    }
+    for kind, codec in kinds.items():
+        name, space = f"{kind} space", getattr(env, f"{kind}_space", None)
+        if not isinstance(space, gym.Space):
+            yield Finding(
+                name,
+                Level.ERROR,
+                f"The environment has no {kind}_space; give it one of gymnasium.spaces.",
+            )
+            continue
+        try:
+            codec(space)
+        except UsageError as error:
+            yield Finding(name, Level.ERROR, str(error))
+        else:
+            yield Finding(name, Level.OK, f"{one_line(space)} is supported.")
+
+
+def check_gymnasium(subject: Subject) -> Iterator[Finding]:
+    """Gymnasium's own checker, with each of its warnings."""
+    fresh = subject.another()
+    env = subject.env if fresh is None else fresh
+    # It wants to see the environment itself; other wrappers than Gymnasium's belong to it.
+    seen = env
+    while isinstance(seen, _STANDARD):
+        seen = seen.env
+    env.action_space.seed(subject.seed)
+    failure: str | None = None
+    with _warned() as caught:
+        try:
+            check_by_gymnasium(seen, skip_render_check=True)
+        except Exception as error:
+            failure = f"{type(error).__name__}: {as_clause(error)}"
+        if fresh is not None:
+            fresh.close()
+    told = [text for text in caught if seen is env.unwrapped or "unwrapped version" not in text]
+    for text in told:
+        yield Finding(
+            "gymnasium", Level.WARNING, f"Gymnasium's checker warns: {text}; correct it if need be."
+        )
+    if failure is not None:
+        yield Finding(
+            "gymnasium",
+            Level.ERROR,
+            f"Gymnasium's checker fails with {failure}; correct the environment.",
+        )
+    elif not told:
+        yield Finding("gymnasium", Level.OK, "Gymnasium's checker finds nothing to mend.")
+
+
+def check_rendering(subject: Subject) -> Iterator[Finding]:
+    """Every render mode but `human`, which opens a window, gives what Gymnasium expects."""
+    modes = [mode for mode in subject.env.metadata.get("render_modes", []) if mode != "human"]
+    spec = subject.env.spec
+    if not modes or spec is None:
+        why = "spec to make it from" if modes else "render mode for images or text"
+        yield Finding("rendering", Level.OK, f"Not checked, since there is no {why}.")
+        return
+    for mode in modes:
+        failure: str | None = None
+        with _warned() as caught:
+            try:
+                env = spec.make(render_mode=mode, disable_env_checker=True)
+                try:
+                    env.reset(seed=subject.seed)
+                    env_render_passive_checker(env)
+                finally:
+                    env.close()
+            except Exception as error:
+                failure = f"{type(error).__name__}: {as_clause(error)}"
+        said = [*caught, *([] if failure is None else [f"it fails with {failure}"])]
+        for text in said:
+            yield Finding(
+                "rendering",
+                Level.WARNING,
+                f"Render mode {mode}: {text}; correct it if videos are wanted.",
+            )
+        if not said:
+            yield Finding("rendering", Level.OK, f"Render mode {mode} works.")
+
+
+@contextlib.contextmanager
+def _warned() -> Iterator[list[str]]:
+    """Collects warnings, each as a clause; all of them, whatever is filtered or was shown."""
+    texts: list[str] = []
+    level, gym.logger.min_level = gym.logger.min_level, gym.logger.WARN
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield texts
+        finally:
+            gym.logger.min_level = level
+            plain = (_COLOUR.sub("", str(one.message)).removeprefix("WARN: ") for one in caught)
+            texts.extend(dict.fromkeys(map(as_clause, plain)))

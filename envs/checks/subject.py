@@ -1,0 +1,177 @@
+"""The environment that is checked, and what it did under random actions."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from loopwm.envs.guard import GuardedEnv, excess, observation_fault, reward_fault
+from loopwm.envs.make import EnvSource, env_name, make
+from loopwm.errors import as_clause
+
+ENOUGH_EPISODES, FEWEST_STEPS = 5, 200
+"""Playing stops after so many episodes, if that made so many steps."""
+
+
+@dataclasses.dataclass
+class Play:
+    """What random actions met, up to the first fault."""
+
+    steps: int = 0
+    observations: int = 0
+    """Observations that a model can take."""
+    lengths: list[int] = dataclasses.field(default_factory=list)
+    """Steps of each episode that ended."""
+    terminations: int = 0
+    """Episodes that ended because the task did."""
+    truncations: int = 0
+    """Episodes that ended because time ran out."""
+    rewards: list[float] = dataclasses.field(default_factory=list)
+    excess: float = 0.0
+    """By how many widths observations left their Box at most."""
+    reset_seconds: list[float] = dataclasses.field(default_factory=list)
+    step_seconds: list[float] = dataclasses.field(default_factory=list)
+    fault: str | None = None
+    """What ended it, to follow "it": a call that raised, or returned something of another form."""
+    observation_fault: str | None = None
+    """What was wrong with the first observation that no model can take."""
+    reward_fault: str | None = None
+    """What was wrong with the first reward that no model can take."""
+    flags: tuple[str, ...] = ()
+    """Types of terminated and truncated that are not bool."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing can follow."""
+        return self.fault is not None or self.observation_fault is not None
+
+    @property
+    def faulty(self) -> bool:
+        """Whether anything was met that no model can take."""
+        return self.stopped or self.reward_fault is not None
+
+
+class Subject:
+    """An environment under check: made anew for each check, closed after it."""
+
+    def __init__(self, source: EnvSource | gym.Env, steps: int, seed: int):
+        """Reads the name and makes one instance.
+
+        Args:
+            source: id, function, or an instance, which is not closed.
+            steps: random steps to make.
+            seed: seed of environment and actions.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
+        self.steps, self.seed = steps, seed
+        self._given = source if isinstance(source, gym.Env) else None
+        self._source: EnvSource | None = None
+        if not isinstance(source, gym.Env):
+            self._source = source
+            self.name = env_name(source)
+        else:
+            self.name = type(source.unwrapped).__name__ if source.spec is None else source.spec.id
+        self.env = self._made() if self._given is None else self._given
+
+    def _made(self) -> gym.Env:
+        assert self._source is not None
+        guarded = make(self._source)
+        assert isinstance(guarded, GuardedEnv)
+        return guarded.env
+
+    def another(self) -> gym.Env | None:
+        """A second instance; None where only one was given and no spec tells how to make it."""
+        if self._given is None:
+            return self._made()
+        return None if self._given.spec is None else gym.make(self._given.spec)
+
+    def close(self) -> None:
+        """Closes the instance, unless it was given."""
+        if self._given is None:
+            self.env.close()
+
+    @functools.cached_property
+    def play(self) -> Play:
+        """Random steps, the same for every check that looks at them."""
+        play = Play()
+        self.env.action_space.seed(self.seed)
+        while not play.stopped and play.steps < self.steps:
+            if len(play.lengths) >= ENOUGH_EPISODES and play.steps >= FEWEST_STEPS:
+                break
+            seed = self.seed if not play.reset_seconds else None
+            self._episode(play, seed)
+        return play
+
+    def _episode(self, play: Play, seed: int | None) -> None:
+        given = called(self.env.reset, 2, "reset", play.reset_seconds, seed=seed)
+        if isinstance(given, str):
+            play.fault = given
+            return
+        self._see(play, given[0], "reset")
+        length = 0
+        while play.steps < self.steps and not play.stopped:
+            where = f"step {play.steps + 1}"
+            action = self.env.action_space.sample()
+            given = called(self.env.step, 5, where, play.step_seconds, action)
+            if isinstance(given, str):
+                play.fault = given
+                return
+            observation, reward, terminated, truncated, _ = given
+            play.steps, length = play.steps + 1, length + 1
+            self._see(play, observation, where)
+            play.reward_fault = play.reward_fault or reward_fault(reward, where)
+            if play.reward_fault is None:
+                play.rewards.append(float(reward))
+            flags = {type(f).__name__ for f in (terminated, truncated)} - {"bool", "bool_"}
+            play.flags = tuple(sorted({*play.flags, *flags}))
+            if terminated or truncated:
+                play.lengths.append(length)
+                play.terminations += bool(terminated)
+                play.truncations += bool(truncated)
+                return
+
+    def _see(self, play: Play, observation: Any, where: str) -> None:
+        space = self.env.observation_space
+        play.observation_fault = observation_fault(space, observation, where)
+        if play.observation_fault is None:
+            play.observations += 1
+            play.excess = max(play.excess, excess(space, observation))
+
+
+def called(
+    function: Callable[..., Any], parts: int, where: str, seconds: list[float], *args: Any, **kwargs
+) -> tuple[Any, ...] | str:
+    """Calls reset or step: what it returns, or what is wrong with it as a clause.
+
+    Args:
+        function: `reset` or `step`.
+        parts: length of the tuple that it should return.
+        where: name of the call, for the clause.
+        seconds: takes the time of the call.
+        *args: arguments of the call.
+        **kwargs: keyword arguments of the call.
+    """
+    began = time.perf_counter()
+    try:
+        given = function(*args, **kwargs)
+    except Exception as error:
+        return f"raised {type(error).__name__} in {where}: {as_clause(error)}"
+    seconds.append(time.perf_counter() - began)
+    if not isinstance(given, tuple) or len(given) != parts:
+        what = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
+        wanted = "(observation, info)"
+        if parts == 5:
+            wanted = "(observation, reward, terminated, truncated, info)"
+        return f"returned {what} in {where}, where Gymnasium expects {wanted}"
+    return given
+
+
+def median(values: Sequence[float] | Sequence[int]) -> float:
+    """The median; NaN of nothing."""
+    return float(np.median(values)) if values else float("nan")
