@@ -105,7 +105,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         # Before any process is started: whatever happens, none survives this one.
         atexit.register(self._kill)
         try:
-            with _without_script():
+            with without_script():
                 super().__init__(
                     [functools.partial(DeferredEnv, source, spec, *spaces)] * count,
                     context="spawn",  # JAX has threads, which a fork does not survive
@@ -218,7 +218,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
 
 
 @contextlib.contextmanager
-def _without_script() -> Iterator[None]:
+def without_script() -> Iterator[None]:
     """Starts processes that do not run the user's script again, as spawned ones do.
 
     They need nothing of it, since what it defines is pickled whole; and a script without

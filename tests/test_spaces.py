@@ -22,11 +22,9 @@ from loopwm.training import Replay, RunFolder, checkpoint, init_learner
 from loopwm.training.learner import update
 
 PAIRS = [
-    ("vector", "matrix"),
     ("scalar", "multi_binary"),
     ("odd_picture", "scalar_box"),
     ("coloured_frames", "multi_discrete"),
-    ("discrete", "integer_box"),
     ("multi_discrete", "large"),
     ("tuple", "matrix"),
 ]
@@ -88,7 +86,10 @@ def few_measurements():
     return StudyConfig(**few)
 
 
-@pytest.mark.parametrize(("observation", "action"), [("dict", "matrix"), ("frames", "large")])
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [("dict", "matrix"), pytest.param("frames", "large", marks=pytest.mark.slow)],
+)
 def test_a_run_learns_saves_loads_and_acts(observation, action, compile_cache, tmp_path):
     source = f"space_envs:{observation}-{action}-v0"
     path = tmp_path / "run"

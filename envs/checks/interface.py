@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import gymnasium as gym
 from gymnasium.utils.env_checker import check_env as check_by_gymnasium
-from gymnasium.utils.passive_env_checker import env_render_passive_checker
 
 from loopwm.envs.actions import action_codec
 from loopwm.envs.checks.finding import Finding, Level
@@ -58,7 +57,7 @@ def check_gymnasium(subject: Subject) -> Iterator[Finding]:
         seen = seen.env
     env.action_space.seed(subject.seed)
     failure: str | None = None
-    with _warned() as caught:
+    with warned() as caught:
         try:
             check_by_gymnasium(seen, skip_render_check=True)
         except Exception as error:
@@ -80,39 +79,8 @@ def check_gymnasium(subject: Subject) -> Iterator[Finding]:
         yield Finding("gymnasium", Level.OK, "Gymnasium's checker finds nothing to mend.")
 
 
-def check_rendering(subject: Subject) -> Iterator[Finding]:
-    """Every render mode but `human`, which opens a window, gives what Gymnasium expects."""
-    modes = [mode for mode in subject.env.metadata.get("render_modes", []) if mode != "human"]
-    spec = subject.env.spec
-    if not modes or spec is None:
-        why = "spec to make it from" if modes else "render mode for images or text"
-        yield Finding("rendering", Level.OK, f"Not checked, since there is no {why}.")
-        return
-    for mode in modes:
-        failure: str | None = None
-        with _warned() as caught:
-            try:
-                env = spec.make(render_mode=mode, disable_env_checker=True)
-                try:
-                    env.reset(seed=subject.seed)
-                    env_render_passive_checker(env)
-                finally:
-                    env.close()
-            except Exception as error:
-                failure = f"{type(error).__name__}: {as_clause(error)}"
-        said = [*caught, *([] if failure is None else [f"it fails with {failure}"])]
-        for text in said:
-            yield Finding(
-                "rendering",
-                Level.WARNING,
-                f"Render mode {mode}: {text}; correct it if videos are wanted.",
-            )
-        if not said:
-            yield Finding("rendering", Level.OK, f"Render mode {mode} works.")
-
-
 @contextlib.contextmanager
-def _warned() -> Iterator[list[str]]:
+def warned() -> Iterator[list[str]]:
     """Collects warnings, each as a clause; all of them, whatever is filtered or was shown."""
     texts: list[str] = []
     level, gym.logger.min_level = gym.logger.min_level, gym.logger.WARN

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import gymnasium as gym
 
-from loopwm.envs.checks import behaviour, interface
+from loopwm.envs.checks import behaviour, interface, rendering
 from loopwm.envs.checks.finding import Finding, Level, Report
 from loopwm.envs.checks.subject import Subject
 from loopwm.envs.make import EnvSource
@@ -20,7 +20,7 @@ CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     behaviour.check_time_limit,
     behaviour.check_termination,
     interface.check_gymnasium,
-    interface.check_rendering,
+    rendering.check_rendering,
     behaviour.check_cost,
 )
 

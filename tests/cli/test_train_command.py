@@ -12,14 +12,15 @@ def train(path, *arguments, env="CartPole-v1"):
     return main(["train", env, "--config", "debug", "--out", str(path), *arguments])
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("evaluate",), ("envs",)])
+@pytest.mark.parametrize("command", [(), ("train",), ("evaluate",), ("check-env",), ("envs",)])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as raised:
         main([*command, "--help"])
     assert raised.value.code == 0
     shown = capsys.readouterr().out
     expected = {
-        (): ("train", "evaluate", "envs"),
+        (): ("train", "evaluate", "check-env", "envs"),
+        ("check-env",): ("ENV_ID", "--steps", "--seed", "--json"),
         ("train",): ("ENV_ID", "--config", "--seed", "--steps", "--out", "--resume", "--set"),
         ("evaluate",): ("RUN", "--episodes", "--depth", "--planner", "--video", "--json"),
         ("envs",): ("registered",),
