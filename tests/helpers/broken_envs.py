@@ -71,8 +71,10 @@ class OtherSpaces(gym.Env):
     """An environment with spaces that nothing here supports."""
 
     def __init__(self, observation: gym.Space | None = None, action: gym.Space | None = None):
-        self.observation_space = observation or Faulty.observation_space
-        self.action_space = action or Faulty.action_space
+        # An empty Dict space is false.
+        given = observation is not None
+        self.observation_space = observation if given else Faulty.observation_space
+        self.action_space = Faulty.action_space if action is None else action
 
 
 class Endless(Faulty):
