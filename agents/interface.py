@@ -1,6 +1,7 @@
 """What acts: one small interface."""
 
 import abc
+import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from loopwm.errors import UsageError
+from loopwm.planning import CandidateReturns
 
 
 @runtime_checkable
@@ -37,6 +39,9 @@ class DecisionStats(eqx.Module):
     """Return of the best plan, normalised units."""
     finite: Bool[Array, " batch"]
     """Whether the decision came out of finite numbers."""
+    returns: CandidateReturns | None = None
+    """Returns of the planner's candidates over its iterations, arrays of shape (batch,
+    iterations); None where nothing was imagined."""
 
     @classmethod
     def unknown(cls, batch: int) -> "DecisionStats":
@@ -105,7 +110,7 @@ class AbstractAgent(eqx.Module):
             cold,
             state.memory,
         )
-        return eqx.tree_at(lambda s: s.memory, state, memory)
+        return dataclasses.replace(state, memory=memory)
 
     def act(
         self, observation: Any, state: AgentState | None = None, *, explore: bool = False

@@ -1,9 +1,11 @@
 """The agent that plans in imagination."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, SpaceCodec
 from loopwm.core import RESULTS, AbstractDepthRule
@@ -29,11 +31,14 @@ class PlanningAgent(AbstractAgent):
         """The world model it plans with."""
         return self.networks.world_model
 
-    def _cold_memory(self, batch: int) -> Float[np.ndarray, "batch horizon action"]:
-        # A NumPy array: JAX's would be of a weak type, and the planner would be compiled again for
+    def _cold_memory(self, batch: int) -> Any:
+        # NumPy arrays: JAX's would be of a weak type, and the planner would be compiled again for
         # the memory of the next decision, which is not.
-        cold = np.asarray(self.planner.cold_start())
-        return np.broadcast_to(cold, (batch, *cold.shape))
+        def repeated(leaf):
+            cold = np.asarray(leaf)
+            return np.broadcast_to(cold, (batch, *cold.shape))
+
+        return jax.tree.map(repeated, self.planner.cold_start())
 
     def _decide(
         self, observation: np.ndarray, state: AgentState, explore: bool
@@ -66,5 +71,6 @@ def _plan_batch(parts, observation, key, memory, explore) -> tuple[Array, AgentS
         bound=bound,
         score=plan.stats.best,
         finite=plan.result == RESULTS.successful,
+        returns=plan.stats.returns,
     )
     return plan.value, AgentState(key=key, memory=plan.warm_start, stats=stats)

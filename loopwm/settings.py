@@ -18,7 +18,9 @@ Config = TypeVar("Config")
 def build(kind: type[Config], values: Any, prefix: str = "") -> Config:
     """Builds a dataclass from a nested mapping.
 
-    A field with a `registry` in its metadata takes the class that the mapping's `name` names.
+    A field with a `registry` in its metadata takes the class that the mapping's `name` names. One
+    with `members` in its metadata, a registry too, is a mapping whose entries are settings beside
+    the other fields, each a dataclass by its registered name.
 
     Args:
         kind: the dataclass.
@@ -36,12 +38,18 @@ def build(kind: type[Config], values: Any, prefix: str = "") -> Config:
         raise UsageError(f"{where} is {values!r}, but it needs a mapping of settings.")
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     hints = typing.get_type_hints(kind)
+    many = next((name for name, field in fields.items() if "members" in field.metadata), None)
+    members = {} if many is None else fields[many].metadata["members"]
+    known = [name for name in (*fields, *members) if name != many]
     for key in values:
-        if key not in fields:
-            raise UsageError(_unknown(f"{prefix}{key}", [f"{prefix}{name}" for name in fields]))
-    given = {}
+        if key not in known:
+            raise UsageError(_unknown(f"{prefix}{key}", [f"{prefix}{name}" for name in known]))
+    given: dict[str, Any] = {} if many is None else {many: {}}
     for key, value in values.items():
         path = f"{prefix}{key}"
+        if key in members:
+            given[str(many)][key] = build(members[key], value, path + ".")
+            continue
         registry = fields[key].metadata.get("registry")
         if registry is not None:
             given[key] = _build_registered(registry, value, path)
@@ -57,6 +65,9 @@ def dump(config: Any, registries: bool = True) -> dict[str, Any]:
     result = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if "members" in field.metadata:
+            result.update({name: dump(member) for name, member in value.items()})
+            continue
         if not dataclasses.is_dataclass(value):
             result[field.name] = _plain_value(value)
             continue

@@ -32,6 +32,7 @@ def test_overrides_reach_every_level():
     assert config.collection.same_step_reset is True
     assert config.evaluation.threshold == 12.0 and isinstance(config.evaluation.threshold, float)
     assert config.planning.mppi.horizon == 4
+    assert build("planning.planner=icem").planning.planner == "icem"
     # What was not named keeps the preset's value.
     assert config.model.latent == build().model.latent
     assert build("evaluation.threshold=null").evaluation.threshold is None
@@ -50,6 +51,8 @@ def test_a_later_override_wins():
         ("model.dept=3", "'model.depth'"),
         ("model.core.widht=3", "'model.core.width'"),
         ("planning.mpi.horizon=3", "'planning.mppi'"),
+        ("planning.icem.bta=3", "'planning.icem.beta'"),
+        ("planning.settings=3", "'planning."),
         ("model.name=lopped", "'model.name=looped'"),
         ("stepps=3", "'steps'"),
     ],

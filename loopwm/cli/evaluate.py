@@ -28,7 +28,8 @@ def evaluate(
         episodes: number of episodes.
         depth: loops of each imagined transition: a number, certified:TOL, residual:TOL,
             second_difference:TOL, or gate:P with the exit probability that stops.
-        planner: mppi, categorical_cem, or policy for the policy alone.
+        planner: mppi, icem, gradient, categorical_cem, gumbel_muzero, random_shooting, or policy
+            for the policy alone; the run's own when left out.
         video: folder for a video of one episode.
         seed: seed of the evaluation.
         as_json: print one JSON object instead of lines.

@@ -12,8 +12,8 @@ from loopwm.core import RESULTS
 from loopwm.errors import UsageError
 from loopwm.models import categories
 from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
+from loopwm.planning.iterative import AbstractIterativePlanner
 from loopwm.planning.planner import (
-    AbstractPlanner,
     Plan,
     PlannerBuilder,
     PlanStats,
@@ -86,7 +86,7 @@ class CEMState(eqx.Module):
     stats: PlanStats
 
 
-class CategoricalCEM(AbstractPlanner):
+class CategoricalCEM(AbstractIterativePlanner):
     r"""Categorical CEM with policy proposals.
 
     Each iteration draws sequences of one-hot actions from $p_k$, adds the policy's, scores them
@@ -123,6 +123,10 @@ class CategoricalCEM(AbstractPlanner):
             stats=PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())),
         )
 
+    def stages(self) -> tuple["CategoricalCEM", ...]:
+        """Itself in each iteration."""
+        return (self,) * self.iterations
+
     def step(
         self,
         model: AbstractPlanningModel,
@@ -145,7 +149,7 @@ class CategoricalCEM(AbstractPlanner):
         return CEMState(
             probabilities=kept * state.probabilities + (1.0 - kept) * frequencies,
             proposed=state.proposed,
-            stats=PlanStats(found.value[0], found.mean, found.loops),
+            stats=PlanStats(found.value[0], found.mean, found.loops, found.spread),
         )
 
     def postprocess(self, state: CEMState, explore: Array, *, key: PRNGKeyArray) -> Plan:

@@ -92,6 +92,8 @@ class Ranking(eqx.Module):
     """Where they are in the population."""
     mean: Float[Array, ""]
     """Mean score of the whole population, coarse where it was scored coarsely, scalar."""
+    spread: Float[Array, ""]
+    """Standard deviation of the same scores, scalar."""
     loops: Float[Array, ""]
     """Inner loops an imagined transition, re-scored ones counted as further ones, scalar."""
 
@@ -167,12 +169,13 @@ class Ranker(eqx.Module):
         else:
             rough, asked = self.rough(model), self.coarse.scoring
             scores = jax.vmap(lambda u: score(rough, z, u, asked))(population)
-        mean, loops = jnp.mean(scores.value), jnp.mean(scores.loops)
+        mean, spread = jnp.mean(scores.value), jnp.std(scores.value)
         if effort is not Effort.RESCORED:
             value, index = jax.lax.top_k(scores.value, self.elites)
-            return Ranking(value, index, mean, loops)
+            return Ranking(value, index, mean, spread, jnp.mean(scores.loops))
         _, hopeful = jax.lax.top_k(scores.value, self._rescored)
         again = jax.vmap(lambda u: score(model, z, u, self.scoring))(population[hopeful])
         value, place = jax.lax.top_k(again.value, self.elites)
         total = jnp.sum(scores.loops) + jnp.sum(again.loops)
-        return Ranking(value, hopeful[place], mean, total / self.imagined(len(population), effort))
+        loops = total / self.imagined(len(population), effort)
+        return Ranking(value, hopeful[place], mean, spread, loops)

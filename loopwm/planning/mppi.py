@@ -11,8 +11,8 @@ from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
 from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
+from loopwm.planning.iterative import AbstractBoxSampler
 from loopwm.planning.planner import (
-    AbstractPlanner,
     Plan,
     PlannerBuilder,
     PlanStats,
@@ -85,7 +85,7 @@ class MPPIState(eqx.Module):
     stats: PlanStats
 
 
-class MPPI(AbstractPlanner):
+class MPPI(AbstractBoxSampler):
     r"""MPPI with policy proposals, as in TD-MPC2.
 
     Each iteration draws sequences $u \sim N(\mu, \sigma^2)$ clipped to [−1, 1], adds the policy's,
@@ -124,6 +124,10 @@ class MPPI(AbstractPlanner):
             stats=PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())),
         )
 
+    def stages(self) -> tuple["MPPI", ...]:
+        """Itself in each iteration."""
+        return (self,) * self.iterations
+
     def step(
         self,
         model: AbstractPlanningModel,
@@ -140,7 +144,23 @@ class MPPI(AbstractPlanner):
         sampled = jnp.clip(state.mean[None] + state.scale[None] * noise, -1.0, 1.0)
         population = jnp.concatenate([state.proposed, sampled])
         found = self.ranker(model, z, population, effort)
-        elites, weights = population[found.index], elite_weights(found.value, config.temperature)
+        state = self.refit(state, population[found.index], found.value)
+        stats = PlanStats(found.value[0], found.mean, found.loops, found.spread)
+        return dataclasses.replace(state, stats=stats)
+
+    def candidates(self, state: MPPIState) -> Float[Array, "elites horizon action"]:
+        """The elites."""
+        return state.elites
+
+    def refit(
+        self,
+        state: MPPIState,
+        sequences: Float[Array, "elites horizon action"],
+        values: Float[Array, " elites"],
+    ) -> MPPIState:
+        """Weighted mean and deviation of the sequences, which are the elites from now on."""
+        config = self.config
+        elites, weights = sequences, elite_weights(values, config.temperature)
         # The weights sum to 1 up to rounding, which may leave the box.
         mean = jnp.clip(jnp.einsum("e,eha->ha", weights, elites), -1.0, 1.0)
         variance = jnp.einsum("e,eha->ha", weights, (elites - mean[None]) ** 2)
@@ -150,7 +170,7 @@ class MPPI(AbstractPlanner):
             proposed=state.proposed,
             elites=elites,
             weights=weights,
-            stats=PlanStats(found.value[0], found.mean, found.loops),
+            stats=state.stats,
         )
 
     def postprocess(self, state: MPPIState, explore: Array, *, key: PRNGKeyArray) -> Plan:

@@ -1,4 +1,4 @@
-"""What every planner is: init, step, terminate, postprocess over a distribution of plans."""
+"""What every planner is, what it gives back, and what builds it."""
 
 import abc
 import dataclasses
@@ -12,8 +12,23 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
-from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
-from loopwm.planning.seam import AbstractPlanningModel, Scoring, propose_sequence
+from loopwm.planning.coarse import CoarseConfig
+from loopwm.planning.seam import AbstractPlanningModel, Scoring
+
+
+class CandidateReturns(eqx.Module):
+    """Returns of the candidates that a decision weighed, iteration by iteration.
+
+    Normalised units. A coarse iteration's are coarse, but for the best one where it was scored
+    again; those of a search tree, which has no iterations, are one entry over the visited actions.
+    """
+
+    best: Float[Array, " iterations"]
+    """Largest return, shape (iterations,)."""
+    mean: Float[Array, " iterations"]
+    """Mean over the candidates, shape (iterations,)."""
+    spread: Float[Array, " iterations"]
+    """Standard deviation over the candidates, shape (iterations,)."""
 
 
 class PlanStats(eqx.Module):
@@ -25,6 +40,10 @@ class PlanStats(eqx.Module):
     """Mean return over the last population, scalar."""
     loops: Float[Array, ""]
     """Inner loops an imagined transition, mean over all that the decision scored, scalar."""
+    spread: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.zeros(()))
+    """Standard deviation of the returns over the last population, scalar."""
+    returns: CandidateReturns | None = None
+    """The same over the iterations; None until the decision is made."""
 
 
 class Plan(eqx.Module):
@@ -35,50 +54,17 @@ class Plan(eqx.Module):
     result: RESULTS
     stats: PlanStats
     warm_start: Any
-    """Plan distribution shifted by one step, for the next decision."""
+    """What the next decision starts from: a plan distribution shifted by one step, or nothing."""
 
 
 class AbstractPlanner(eqx.Module):
-    """Refines a distribution over action sequences; unbatched, callers vmap."""
-
-    horizon: eqx.AbstractVar[int]
-    iterations: eqx.AbstractVar[int]
-    proposals: eqx.AbstractVar[int]
-    population: eqx.AbstractVar[int]
-    ranker: eqx.AbstractVar[Ranker]
+    """Decides by imagining; unbatched, callers vmap."""
 
     @abc.abstractmethod
     def cold_start(self) -> Any:
         """Warm start before the first decision of an episode."""
 
     @abc.abstractmethod
-    def init(self, warm_start: Any, proposed: Float[Array, "proposals horizon action"]) -> Any:
-        """State before the first iteration.
-
-        Args:
-            warm_start: plan distribution of the previous decision, shifted.
-            proposed: sequences of the policy prior, shape (proposals, horizon, action).
-
-        Returns:
-            The planner's state.
-        """
-
-    @abc.abstractmethod
-    def step(
-        self,
-        model: AbstractPlanningModel,
-        z: Float[Array, " latent"],
-        state: Any,
-        *,
-        key: PRNGKeyArray,
-        effort: Effort = Effort.FULL,
-    ) -> Any:
-        """One iteration: sample, score at the given effort, refit."""
-
-    @abc.abstractmethod
-    def postprocess(self, state: Any, explore: Array, *, key: PRNGKeyArray) -> Plan:
-        """The decision after the last iteration; `explore` (scalar bool) adds exploration."""
-
     def __call__(
         self,
         model: AbstractPlanningModel,
@@ -100,27 +86,6 @@ class AbstractPlanner(eqx.Module):
         Returns:
             The decision and the next warm start.
         """
-        key_propose, key_steps, key_last = jax.random.split(key, 3)
-        phases = self.ranker.phases(model, self.iterations)
-        # Proposals are scored like all others, so they are as good as the first iteration needs.
-        prior = model if phases[0][0] is Effort.FULL else self.ranker.rough(model)
-        proposed = jax.vmap(lambda k: propose_sequence(prior, z, self.horizon, key=k))(
-            jax.random.split(key_propose, self.proposals)
-        )
-        keys, state = jax.random.split(key_steps, self.iterations), self.init(warm_start, proposed)
-        first, loops, sequences = 0, jnp.zeros(()), 0
-        for effort, count in phases:
-
-            def body(state, step_key, effort=effort):
-                state = self.step(model, z, state, key=step_key, effort=effort)
-                return state, state.stats.loops
-
-            state, spent = jax.lax.scan(body, state, keys[first : first + count])
-            imagined = self.ranker.imagined(self.population, effort)
-            loops, sequences = loops + imagined * jnp.sum(spent), sequences + count * imagined
-            first += count
-        state = eqx.tree_at(lambda s: s.stats.loops, state, loops / sequences)
-        return self.postprocess(state, explore, key=key_last)
 
 
 class PlannerBuilder(abc.ABC):
@@ -128,12 +93,22 @@ class PlannerBuilder(abc.ABC):
 
     @abc.abstractmethod
     def build(self, actions: ActionLayout) -> AbstractPlanner:
-        """Builds the planner for encoded actions of a kind that it plans over."""
+        """Builds the planner.
+
+        Args:
+            actions: what kind of vector an encoded action is.
+
+        Returns:
+            The planner.
+
+        Raises:
+            UsageError: it cannot plan such actions.
+        """
 
     @property
     @abc.abstractmethod
-    def discrete(self) -> bool:
-        """Whether it plans over one-hot groups (True) or over vectors in [−1, 1]."""
+    def discrete(self) -> bool | None:
+        """Whether it plans over one-hot groups (True) or vectors in [−1, 1]; None is both."""
 
 
 def elite_weights(scores: Float[Array, " elites"], temperature: float) -> Float[Array, " elites"]:
@@ -146,30 +121,30 @@ def elite_weights(scores: Float[Array, " elites"], temperature: float) -> Float[
 
 
 def check_sizes(name: str, config: Any) -> None:
-    """Refuses planner sizes and a temperature that cannot work, naming the key."""
+    """Refuses sizes and a temperature that cannot work, of those that a planner has, by name."""
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+        value = given[field.name]
         if field.type in (int, "int") and value < 1 and field.name != "proposals":
             raise UsageError(f"{name}.{field.name} is {value}; it needs to be at least 1.")
-    if config.proposals < 0 or config.proposals >= config.population:
+    population, coarse = given["population"], given.get("coarse", CoarseConfig())
+    if not 0 <= given.get("proposals", 0) < population:
         raise UsageError(
             f"{name}.proposals is {config.proposals}; give 0 up to population − 1 "
-            f"({config.population - 1})."
+            f"({population - 1})."
         )
-    if config.elites > config.population:
+    if config.elites > population:
         raise UsageError(
-            f"{name}.elites is {config.elites}, more than population ({config.population}); "
-            "lower it."
+            f"{name}.elites is {config.elites}, more than population ({population}); lower it."
         )
-    if not 0.0 < config.temperature < float("inf"):
+    if not 0.0 < given.get("temperature", 1.0) < float("inf"):
         raise UsageError(
             f"{name}.temperature is {config.temperature}; give a positive, finite number."
         )
-    coarse: CoarseConfig = config.coarse
     coarse.check(
         name,
-        iterations=config.iterations,
-        population=config.population,
+        iterations=given.get("iterations", 1),
+        population=population,
         elites=config.elites,
     )
     if config.horizon == 1 and Scoring.TERMINAL in (config.scoring, coarse.scoring):

@@ -1,34 +1,66 @@
 """Planners by name; a further one is a file and a line here."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from loopwm.actions import ActionLayout
 from loopwm.errors import UsageError
 from loopwm.planning.categorical_cem import CategoricalCEMConfig
+from loopwm.planning.coarse import CoarseConfig
+from loopwm.planning.gradient import GradientConfig
+from loopwm.planning.gumbel_muzero import GumbelMuZeroConfig
+from loopwm.planning.icem import ICEMConfig
 from loopwm.planning.mppi import MPPIConfig
 from loopwm.planning.planner import PlannerBuilder
+from loopwm.planning.random_shooting import RandomShootingConfig
 
 PLANNERS: dict[str, type[PlannerBuilder]] = {
     "mppi": MPPIConfig,
     "categorical_cem": CategoricalCEMConfig,
+    "icem": ICEMConfig,
+    "gradient": GradientConfig,
+    "gumbel_muzero": GumbelMuZeroConfig,
+    "random_shooting": RandomShootingConfig,
 }
+"""The first that fits an action space is its default."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanningConfig:
-    """Settings of each planner; the action space decides which one acts."""
+    """Which planner acts, and the settings of each."""
 
-    mppi: MPPIConfig = MPPIConfig()
-    """For Box actions."""
-    categorical_cem: CategoricalCEMConfig = CategoricalCEMConfig()
-    """For Discrete, MultiDiscrete and MultiBinary actions."""
+    planner: str | None = None
+    """A registered name; when null, the first in the registry that fits the actions: mppi for Box,
+    categorical_cem for discrete ones."""
+    settings: Mapping[str, PlannerBuilder] = dataclasses.field(
+        default_factory=dict, metadata={"members": PLANNERS}
+    )
+    """Settings by a planner's name, each a setting of its own: planning.mppi, planning.icem …; a
+    name that is left out gets its defaults."""
+
+    def __post_init__(self):
+        """Refuses a name that is not registered, and completes the settings."""
+        if self.planner is not None and self.planner not in PLANNERS:
+            raise UsageError(
+                f"planning.planner is '{self.planner}'; give one of {', '.join(PLANNERS)}."
+            )
+        # All of them are written to a run's config.yaml, so that later defaults do not change it.
+        complete = {name: kind() for name, kind in PLANNERS.items()} | dict(self.settings)
+        object.__setattr__(self, "settings", complete)
+
+    def __getattr__(self, name: str) -> Any:
+        """Settings of a registered planner."""
+        if name not in PLANNERS:
+            raise AttributeError(name)
+        return self.settings.get(name) or PLANNERS[name]()
 
     def choose(self, actions: ActionLayout, *, name: str | None = None) -> PlannerBuilder:
         """The planner for an action space.
 
         Args:
             actions: what kind of vector an action is.
-            name: a registered name; the first that fits the actions when left out.
+            name: a registered name; the configuration's own choice when left out.
 
         Returns:
             The planner's configuration.
@@ -37,12 +69,44 @@ class PlanningConfig:
             UsageError: no such planner, or it does not fit the actions.
         """
         builders: dict[str, PlannerBuilder] = {key: getattr(self, key) for key in PLANNERS}
-        fitting = [key for key, builder in builders.items() if builder.discrete == actions.discrete]
+        kinds = (actions.discrete, None)
+        fitting = [key for key, builder in builders.items() if builder.discrete in kinds]
+        name = self.planner if name is None else name
         if name is None:
             return builders[fitting[0]]
         if name not in fitting:
             kind = "Discrete" if actions.discrete else "Box"
+            listed = ", ".join(fitting[:-1])
             raise UsageError(
-                f"Planner '{name}' cannot plan {kind} actions; use {' or '.join(fitting)}."
+                f"Planner '{name}' cannot plan {kind} actions; use {listed} or {fitting[-1]}."
             )
         return builders[name]
+
+    def check_depth(self, depth: int) -> None:
+        """Refuses a coarse depth that is more than a model's.
+
+        Args:
+            depth: loops of the model's transitions.
+
+        Raises:
+            UsageError: a planner has such a one.
+        """
+        for name, builder in self.settings.items():
+            for path, coarse in _coarse(f"planning.{name}", builder):
+                if (coarse.depth or 0) > depth:
+                    raise UsageError(
+                        f"{path}.depth is {coarse.depth}, more than model.depth ({depth}); lower "
+                        "it."
+                    )
+
+
+def _coarse(path: str, config: Any) -> list[tuple[str, CoarseConfig]]:
+    """Coarse settings anywhere in a configuration, with their dotted names."""
+    found = []
+    for field in dataclasses.fields(config):
+        value, below = getattr(config, field.name), f"{path}.{field.name}"
+        if isinstance(value, CoarseConfig):
+            found.append((below, value))
+        elif dataclasses.is_dataclass(value):
+            found += _coarse(below, value)
+    return found

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import enum
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import AbstractDepthRule, FixedDepth
 from loopwm.errors import UsageError
-from loopwm.models import Networks
+from loopwm.models import CategoricalPolicy, Networks
 
 
 class Scoring(enum.StrEnum):
@@ -68,6 +69,33 @@ class AbstractPlanningModel(eqx.Module):
         """
 
 
+@runtime_checkable
+class DiscretePrior(Protocol):
+    """A planning model whose policy prior has probabilities: that of discrete actions."""
+
+    def log_prior(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
+        """Log-probabilities of the entries of a one-hot action at z, shape (action,).
+
+        Of several one-hot groups side by side, each group's own: the log-probability of u is the
+        inner product of u with them.
+        """
+        ...
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """A planning model that knows what of it can be differentiated in reverse mode."""
+
+    def differentiable(self) -> AbstractPlanningModel:
+        """The nearest model that can; the very same object (`is`) where it can itself."""
+        ...
+
+
+def differentiable(model: AbstractPlanningModel) -> AbstractPlanningModel:
+    """The nearest model that can be differentiated in reverse mode: itself, unless it says."""
+    return model.differentiable() if isinstance(model, Differentiable) else model
+
+
 class NetworksModel(AbstractPlanningModel):
     """The trained networks as a planner sees them. Resolve their constrained weights first.
 
@@ -111,6 +139,22 @@ class NetworksModel(AbstractPlanningModel):
             )
         same = isinstance(own, FixedDepth) and depth == own.max_depth
         return self if same else dataclasses.replace(self, rule=FixedDepth(depth))
+
+    def log_prior(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
+        """Log-probabilities of a categorical policy's actions.
+
+        Raises:
+            UsageError: the policy is one over vectors.
+        """
+        policy = self.networks.policy
+        if not isinstance(policy, CategoricalPolicy):
+            raise UsageError("Only discrete actions have probabilities; use mppi or icem.")
+        return policy.log_probabilities(z)
+
+    def differentiable(self) -> AbstractPlanningModel:
+        """With the model's own depth in the place of a rule that is forward only."""
+        forward_only = self.rule is not None and self.rule.forward_only
+        return dataclasses.replace(self, rule=None) if forward_only else self
 
 
 class Score(eqx.Module):

@@ -5,7 +5,7 @@ import dataclasses
 from loopwm.envs import VectorKind
 from loopwm.errors import UsageError
 from loopwm.models import WORLD_MODELS, LoopedConfig, ValueConfig, WorldModelBuilder
-from loopwm.planning import PLANNERS, PlanningConfig
+from loopwm.planning import PlanningConfig
 from loopwm.training.deferred import DeferredConfig
 from loopwm.training.depth import DepthLaw, TrainingDepth
 
@@ -193,7 +193,7 @@ class RunConfig:
     heads: ValueConfig = ValueConfig()
     """Critic and policy."""
     planning: PlanningConfig = PlanningConfig()
-    """Planners."""
+    """Planners; `planning.planner` chooses among the registered ones."""
     learner: LearnerConfig = LearnerConfig()
     """Losses, optimiser, targets."""
     collection: CollectionConfig = CollectionConfig()
@@ -210,10 +210,5 @@ class RunConfig:
             )
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; give 0 or a positive integer.")
-        for name in PLANNERS:
-            coarse = getattr(self.planning, name).coarse.depth
-            if isinstance(self.model, LoopedConfig) and (coarse or 0) > self.model.depth:
-                raise UsageError(
-                    f"planning.{name}.coarse.depth is {coarse}, more than model.depth "
-                    f"({self.model.depth}); lower it."
-                )
+        if isinstance(self.model, LoopedConfig):
+            self.planning.check_depth(self.model.depth)

@@ -87,6 +87,18 @@ def test_a_decision_holds_the_bound_of_its_own_transition(pendulum_run):
         np.testing.assert_allclose(state.stats.bound[number], taken.stats.error_bound, rtol=1e-3)
 
 
+def test_a_decision_holds_the_returns_of_its_candidates(case):
+    env, kind, agent, _ = case
+    _, state = agent.act(observations(env), agent.initial_state(batch=2))
+    returns = state.stats.returns
+    if kind != "planning":
+        assert returns is None
+        return
+    assert returns.best.shape == returns.mean.shape == returns.spread.shape == (2, 2)
+    np.testing.assert_array_equal(returns.best[:, -1], state.stats.score)
+    assert np.all(returns.mean <= returns.best) and np.all(np.asarray(returns.spread) > 0.0)
+
+
 @pytest.mark.parametrize("explore", [False, True])
 def test_the_same_state_gives_the_same_action(case, explore):
     env, _, agent, _ = case

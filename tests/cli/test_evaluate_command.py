@@ -56,6 +56,17 @@ def test_the_policy_alone(cartpole_run, capsys):
     assert named["loops_mean"] == 2.0
 
 
+def test_another_planner(cartpole_run, pendulum_run, capsys):
+    tree = evaluate(cartpole_run.path, capsys, "--episodes", "1", "--planner", "gumbel_muzero")
+    assert tree["loops_mean"] == 2.0 and tree["bound_max"] > 0.0
+    box = ("--planner", "gradient", "--depth", "certified:1e-1")
+    refined = evaluate(pendulum_run.path, capsys, "--episodes", "1", *box)
+    assert refined["loops_mean"] > 0.0
+    assert main(["evaluate", str(pendulum_run.path), "--planner", "gumbel_muzero"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1 and "use mppi, icem, gradient or" in shown.err
+
+
 @pytest.mark.parametrize(
     ("depth", "loops", "said"),
     [

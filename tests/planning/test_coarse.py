@@ -18,9 +18,11 @@ from loopwm.planning import (
     CategoricalCEMConfig,
     CoarseConfig,
     Effort,
+    GradientConfig,
     Imagined,
     MPPIConfig,
     NetworksModel,
+    PlanningConfig,
     Ranker,
     Rescoring,
     Scoring,
@@ -239,11 +241,10 @@ def test_terminal_scoring_of_one_step_is_refused(assert_helpful):
 
 
 def test_a_run_refuses_a_coarse_depth_beyond_the_models(assert_helpful):
-    planning = dataclasses.replace(
-        RunConfig().planning, mppi=MPPIConfig(coarse=CoarseConfig(depth=5))
-    )
-    with pytest.raises(
-        UsageError, match=r"mppi.coarse.depth is 5, more than model.depth"
-    ) as raised:
-        RunConfig(planning=planning)
-    assert_helpful(raised)
+    deep = MPPIConfig(coarse=CoarseConfig(depth=5))
+    for name, settings in (("mppi", deep), ("gradient.sampler", GradientConfig(sampler=deep))):
+        planning = PlanningConfig(settings={name.split(".")[0]: settings})
+        said = rf"planning.{name}.coarse.depth is 5, more than model.depth"
+        with pytest.raises(UsageError, match=said) as raised:
+            RunConfig(planning=planning)
+        assert_helpful(raised)

@@ -10,7 +10,16 @@ from hypothesis.extra import numpy as hnp
 
 from loopwm.actions import ActionLayout
 from loopwm.errors import UsageError
-from loopwm.planning import PLANNERS, CategoricalCEMConfig, MPPIConfig, PlanningConfig
+from loopwm.planning import (
+    PLANNERS,
+    CategoricalCEMConfig,
+    GradientConfig,
+    GumbelMuZeroConfig,
+    ICEMConfig,
+    MPPIConfig,
+    PlanningConfig,
+    RandomShootingConfig,
+)
 from loopwm.planning.planner import elite_weights
 
 _weights = jax.jit(elite_weights, static_argnums=1)
@@ -72,6 +81,24 @@ def test_settings_that_cannot_work_are_refused_by_name(config, change, assert_he
         (CategoricalCEMConfig, {"momentum": 1.0}),
         (CategoricalCEMConfig, {"momentum": -0.1}),
         (CategoricalCEMConfig, {"floor": 1.5}),
+        (ICEMConfig, {"momentum": 1.0}),
+        (ICEMConfig, {"kept": 1.5}),
+        (ICEMConfig, {"beta": -1.0}),
+        (ICEMConfig, {"decay": 0.9}),
+        (ICEMConfig, {"scale_min": 0.0}),
+        (ICEMConfig, {"scale": 0.01}),
+        (ICEMConfig, {"proposals": 60, "kept": 1.0}),
+        (ICEMConfig, {"horizon": 0}),
+        (GradientConfig, {"refined": 0}),
+        (GradientConfig, {"refined": 13}),
+        (GradientConfig, {"steps": 0}),
+        (GradientConfig, {"rate": float("nan")}),
+        (GumbelMuZeroConfig, {"simulations": 0}),
+        (GumbelMuZeroConfig, {"max_depth": 0}),
+        (GumbelMuZeroConfig, {"value_scale": 0.0}),
+        (GumbelMuZeroConfig, {"visits": -1.0}),
+        (RandomShootingConfig, {"population": 8}),
+        (RandomShootingConfig, {"temperature": 0.0}),
     ],
     ids=str,
 )
@@ -81,12 +108,23 @@ def test_shares_and_scales_outside_their_range_are_refused(config, change, asser
     assert_helpful(raised)
 
 
+def test_a_planner_that_is_not_registered_is_refused(assert_helpful):
+    with pytest.raises(UsageError, match="'mcts'; give one of mppi") as raised:
+        PlanningConfig(planner="mcts")
+    assert_helpful(raised)
+
+
 def test_the_action_space_chooses_the_planner():
     settings = PlanningConfig()
     assert isinstance(settings.choose(BOX), MPPIConfig)
     assert isinstance(settings.choose(ONE), CategoricalCEMConfig)
     assert settings.choose(BOX, name="mppi") is settings.mppi
-    assert set(PLANNERS) == {"mppi", "categorical_cem"}
+    assert settings.choose(ONE, name="random_shooting") is settings.random_shooting
+    assert settings.choose(BOX, name="random_shooting") is settings.random_shooting
+    chosen = PlanningConfig(planner="icem", settings={"icem": ICEMConfig(beta=1.0)})
+    assert chosen.choose(BOX) == ICEMConfig(beta=1.0)
+    assert chosen.choose(BOX, name="mppi") == MPPIConfig()
+    assert set(settings.settings) == set(PLANNERS)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +133,9 @@ def test_the_action_space_chooses_the_planner():
         (ONE, "mppi", "categorical_cem"),
         (BOX, "categorical_cem", "mppi"),
         (BOX, "mpi", "mppi"),
+        (ONE, "icem", "gumbel_muzero"),
+        (ONE, "gradient", "random_shooting"),
+        (BOX, "gumbel_muzero", "mppi, icem, gradient or random_shooting"),
     ],
 )
 def test_a_planner_that_does_not_fit_is_refused(actions, name, fitting, assert_helpful):
