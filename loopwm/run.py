@@ -11,11 +11,11 @@ import numpy as np
 
 from loopwm import configs, programs, settings
 from loopwm.agents import PlanningAgent, PolicyAgent
-from loopwm.core import AbstractDepthRule, check_rule
+from loopwm.core import AbstractDepthRule
 from loopwm.envs import EnvSource, Spaces, env_name
 from loopwm.errors import UsageError
 from loopwm.evaluation import certificate_of, depth_promise, record_episode, run_episodes
-from loopwm.models import Normalizer, resolve_networks
+from loopwm.models import AbstractOnePassModel, Normalizer, check_depth, resolve_networks
 from loopwm.session import Interrupted, Session, build_planner, build_run_networks
 from loopwm.training import RunConfig, RunFolder, checkpoint
 from loopwm.training.run_folder import read_yaml
@@ -187,7 +187,7 @@ def load(
     tree = checkpoint.with_arrays(skeleton, arrays)
     networks = resolve_networks(tree["learner"][kept])
     normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), tree["normalizer"])
-    check_rule(rule, networks.world_model.core)
+    check_depth(rule, networks.world_model)
     if planner == "policy":
         return PolicyAgent(networks=networks, normalizer=normalizer, spaces=spaces)
     return PlanningAgent(
@@ -239,7 +239,9 @@ def evaluate_run(
     result = run_episodes(
         agent, source, Spaces.of_source(source), episodes=episodes, seed=seed, max_steps=limit
     )
-    certificate = certificate_of(agent.world_model.core)
+    model = agent.world_model
+    certificate = certificate_of(model.core)
+    own_depth = None if isinstance(model, AbstractOnePassModel) else model.depth
     record = {
         "env": config.env,
         "env_steps": checkpoint.steps(folder)[-1],
@@ -251,7 +253,7 @@ def evaluate_run(
         "bound_max": result.bound_max if np.isfinite(result.bound_max) else None,
         "decision_ms": result.decision_ms,
         "certificate": None if certificate is None else certificate.summary(),
-        "depth": depth_promise(rule, agent.world_model.depth, certificate),
+        "depth": depth_promise(rule, own_depth, certificate),
     }
     if video is not None:
         path = record_episode(agent, source, video, seed=seed, max_steps=limit)

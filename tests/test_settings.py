@@ -7,6 +7,7 @@ import yaml
 
 from loopwm import configs, settings
 from loopwm.errors import UsageError
+from loopwm.models import WORLD_MODELS
 from loopwm.run import resolve_config
 from loopwm.training import RunConfig
 
@@ -136,7 +137,7 @@ def test_dump_and_build_are_inverse():
         config = resolve_config("CartPole-v1", config=name)
         values = settings.dump(config)
         assert settings.build(RunConfig, values) == config
-        assert values["model"]["name"] == "looped"
+        assert WORLD_MODELS[values["model"]["name"]] is type(config.model)
         assert set(values) == {field.name for field in dataclasses.fields(RunConfig)}
 
 

@@ -28,6 +28,13 @@ PAIRS = [
     ("multi_discrete", "large"),
     ("tuple", "matrix"),
 ]
+FITTING = [
+    *((*pair, "looped") for pair in PAIRS),
+    ("odd_picture", "multi_discrete", "rssm"),
+    ("tuple", "matrix", "transformer"),
+    ("multi_discrete", "multi_binary", "ensemble"),
+    ("scalar", "large", "latent_mlp"),
+]
 
 
 def collected(source, spaces, config):
@@ -49,10 +56,11 @@ def collected(source, spaces, config):
     return replay.sample(1, config.learner.batch_size, config.learner.sequence, rng)
 
 
-@pytest.mark.parametrize(("observation", "action"), PAIRS, ids=lambda x: x)
-def test_every_space_fits_models_learner_and_planner(observation, action):
+@pytest.mark.parametrize(("observation", "action", "model"), FITTING, ids=lambda x: x)
+def test_every_space_fits_models_learner_and_planner(observation, action, model):
     source = f"space_envs:{observation}-{action}-v0"
-    config, spaces = resolve_config(source, config="debug"), Spaces.of_source(source)
+    config = resolve_config(source, config="debug", overrides={"model": {"name": model}})
+    spaces = Spaces.of_source(source)
     batch = collected(source, spaces, config)
     assert batch.observation.dtype == spaces.observation.dtype
     scaling, layout = spaces.observation.scaling(), spaces.action.layout

@@ -27,6 +27,7 @@ from loopwm.core.gradient import FULL as FULL
 from loopwm.core.gradient import GradientKind as GradientKind
 from loopwm.core.gradient import LoopGradient as LoopGradient
 from loopwm.core.gradient import check_gradient as check_gradient
+from loopwm.core.gradient import constant as constant
 from loopwm.core.gradient import with_full_gradient as with_full_gradient
 from loopwm.core.grid import GridConfig as GridConfig
 from loopwm.core.grid import GridCore as GridCore

@@ -84,7 +84,7 @@ def check_gradient(gradient: LoopGradient, config: object) -> None:
 
 
 def constant(tree: Tree) -> Tree:
-    """The same tree, its arrays without gradient."""
+    """The same tree, its arrays without gradient; what is no array stays what it is."""
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 

@@ -76,6 +76,14 @@ class Prelude(eqx.Module):
         return self.norm(jax.nn.silu(self.linear(jnp.concatenate([z, u]))))
 
 
+def residual_hidden(width: int) -> int:
+    """Hidden units of a residual layer, in other modes than contractive.
+
+    Three matrices of width × hidden, where a convex-potential layer has two of width × width.
+    """
+    return max(1, round(2 * width / 3))
+
+
 def build_block(
     config: CoreConfig, *, key_retention: PRNGKeyArray, keys: tuple[PRNGKeyArray, ...]
 ) -> AbstractBlock:
@@ -98,8 +106,7 @@ def build_block(
             gamma=config.gamma,
             **limits,
         )
-    # Three matrices of width × hidden, where a convex-potential layer has two of width × width.
-    hidden = max(1, round(2 * width / 3))
+    hidden = residual_hidden(width)
     layers = tuple(ResidualLayer(width, hidden, width, key=k) for k in keys)
     if config.mode is Mode.LINEAR:
         drive = eqx.nn.Linear(width, width, use_bias=False, key=key_retention)

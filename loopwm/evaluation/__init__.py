@@ -9,6 +9,7 @@ from loopwm.evaluation.depth_analysis import measure_depth as measure_depth
 from loopwm.evaluation.depth_report import depth_section as depth_section
 from loopwm.evaluation.depth_report import write_depth_figures as write_depth_figures
 from loopwm.evaluation.episodes import run_episodes as run_episodes
+from loopwm.evaluation.flops import flops_of_transition as flops_of_transition
 from loopwm.evaluation.guarantees import certificate_of as certificate_of
 from loopwm.evaluation.guarantees import depth_promise as depth_promise
 from loopwm.evaluation.guarantees import statements as statements

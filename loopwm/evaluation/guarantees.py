@@ -7,7 +7,7 @@ from loopwm.core import (
     ResidualHalting,
     SecondDifferenceHalting,
 )
-from loopwm.models import AbstractWorldModel
+from loopwm.models import AbstractOnePassModel, AbstractWorldModel
 from loopwm.stability import (
     Certifiable,
     CertifiableTransition,
@@ -30,11 +30,16 @@ def certificate_of(core: object) -> Certificate | None:
 
 
 def statements(model: AbstractWorldModel) -> list[str]:
-    """One sentence for the inner loop, one for the imagined transition.
+    """One sentence for the inner loop, one for the imagined transition; one where nothing holds.
 
     Raises:
         UsageError: as in `certificate_of`.
     """
+    if isinstance(model, AbstractOnePassModel):
+        return [
+            "Nothing is guaranteed of this world model: it imagines in one pass, so there is no "
+            "inner loop that a certificate of any level could be about."
+        ]
     certificate = certificate_of(model.core)
     if certificate is None:
         return ["Nothing is guaranteed of this world model: its core carries no certificate."]
@@ -45,18 +50,20 @@ def statements(model: AbstractWorldModel) -> list[str]:
 
 
 def depth_promise(
-    rule: AbstractDepthRule | None, model_depth: int, certificate: Certificate | None
+    rule: AbstractDepthRule | None, model_depth: int | None, certificate: Certificate | None
 ) -> str:
     """What a depth rule promises of a model's inner loop: norm, level and bound, in one sentence.
 
     Args:
         rule: how many loops; None for the model's own depth.
-        model_depth: the model's own depth.
+        model_depth: the model's own depth; None for a model without loops.
         certificate: the core's certificate, from `certificate_of`.
 
     Returns:
         The sentence. Where nothing is promised, it says so.
     """
+    if model_depth is None:
+        return "Each imagined transition is one pass without loops; nothing is promised about it."
     proven = certificate if certificate is not None and certificate.contracts else None
     if isinstance(rule, CertifiedHalting):
         return _certified(rule, proven)

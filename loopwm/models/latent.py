@@ -150,3 +150,8 @@ def check_positive_sizes(config: object, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise UsageError(f"model.{name} is {getattr(config, name)}; it needs to be at least 1.")
+
+
+def scaled(size: int, width: int, dial: int) -> int:
+    """A size in proportion: size · width / dial, rounded, at least 1."""
+    return max(1, round(size * width / dial))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from loopwm.core import FULL, CoreConfig, LoopedCore, LoopGradient, check_gradient
-from loopwm.models.latent import AbstractLoopedModel, check_positive_sizes
+from loopwm.models.latent import AbstractLoopedModel, check_positive_sizes, scaled
 from loopwm.models.observations import View, build_decoder, build_encoder
 from loopwm.models.world_model import Sizes, WorldModelBuilder
 from loopwm.nn import MLP, ImageDecoder, ImageEncoder, SoftNorm
@@ -35,6 +35,20 @@ class LoopedConfig(WorldModelBuilder):
         """Refuses sizes below 1, and an implicit gradient of a core that does not contract."""
         check_positive_sizes(self, "latent", "hidden", "depth")
         check_gradient(self.gradient, self.core)
+
+    @property
+    def width(self) -> int:
+        """Width of the core, which sets the size of the model."""
+        return self.core.width
+
+    def at_width(self, width: int) -> "LoopedConfig":
+        """The same proportions with a core of that width."""
+        return dataclasses.replace(
+            self,
+            latent=scaled(self.latent, width, self.width),
+            hidden=scaled(self.hidden, width, self.width),
+            core=dataclasses.replace(self.core, width=width),
+        )
 
     def build(self, sizes: Sizes, *, key: PRNGKeyArray) -> "LoopedWorldModel":
         """Builds the model for an environment's sizes."""

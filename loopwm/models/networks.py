@@ -2,13 +2,19 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.actions import ActionLayout
 from loopwm.core import with_full_gradient
 from loopwm.models.policy import AbstractPolicy, CategoricalPolicy, GaussianPolicy
 from loopwm.models.value import Critic, ValueConfig
-from loopwm.models.world_model import AbstractWorldModel, Sizes, WorldModelBuilder
+from loopwm.models.world_model import (
+    AbstractWorldModel,
+    Sizes,
+    WorldModelBuilder,
+    present_size,
+)
 from loopwm.nn import resolve
 
 
@@ -19,8 +25,8 @@ class Networks(eqx.Module):
     critic: Critic
     policy: AbstractPolicy
 
-    def value(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, "2"]:
-        """State value under the policy by both critics, normalised units, shape (2,)."""
+    def value(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, " members"]:
+        """State value under the policy by each critic, normalised units, shape (members,)."""
         actions, weights, _ = self.policy.weighted_actions(z, key=key)
         return weights @ jax.vmap(lambda u: self.critic.values(z, u))(actions)
 
@@ -47,13 +53,14 @@ def build_networks(
     """
     key_model, key_critic, key_policy = jax.random.split(key, 3)
     world_model = builder.build(sizes, key=key_model)
+    inputs = present_size(world_model)
     if actions.groups is None:
-        policy = GaussianPolicy(world_model.latent, actions.size, heads, key=key_policy)
+        policy = GaussianPolicy(inputs, actions.size, heads, key=key_policy)
     else:
-        policy = CategoricalPolicy(world_model.latent, actions.groups, heads, key=key_policy)
+        policy = CategoricalPolicy(inputs, actions.groups, heads, key=key_policy)
     return Networks(
         world_model=world_model,
-        critic=Critic(world_model.latent, sizes.action, heads, key=key_critic),
+        critic=Critic(inputs, sizes.action, heads, key=key_critic),
         policy=policy,
     )
 
@@ -71,5 +78,11 @@ def resolve_networks(networks: Networks) -> Networks:
 
 
 def count_parameters(module: object) -> int:
-    """Number of trainable scalars in a module."""
-    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array)))
+    """Number of trainable scalars in a module, or in one of shapes in place of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(module) if _is_trainable(leaf))
+
+
+def _is_trainable(leaf: object) -> bool:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return eqx.is_inexact_array(leaf)

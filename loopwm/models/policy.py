@@ -59,28 +59,33 @@ class CategoricalPolicy(AbstractPolicy):
     network: MLP
     groups: categories.Groups = eqx.field(static=True)
     """Number of categories of each group."""
+    reads: int = eqx.field(static=True)
+    """First entries of z that it reads."""
 
     def __init__(
         self, latent: int, groups: categories.Groups, config: ValueConfig, *, key: PRNGKeyArray
     ):
-        """Args: size of z, categories of each group, sizes of the network, PRNG key."""
+        """Args: entries of z that are read, categories of each group, network's sizes, PRNG key."""
         self.network = MLP(
             latent, sum(groups), width=config.hidden, depth=config.depth, zero_readout=True, key=key
         )
-        self.groups = groups
+        self.groups, self.reads = groups, latent
 
     @property
     def action_size(self) -> int:
         """Size of u: all categories."""
         return sum(self.groups)
 
+    def _logits(self, z: Array) -> Array:
+        return self.network(z[: self.reads])
+
     def log_probabilities(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
         """Log-probabilities of every group's categories, shape (action,)."""
-        return categories.log_softmax(self.network(z), self.groups)
+        return categories.log_softmax(self._logits(z), self.groups)
 
     def sample(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, " action"]:
         """A sample of one-hot groups, shape (action,)."""
-        return categories.draw(self.network(z), self.groups, key=key)
+        return categories.draw(self._logits(z), self.groups, key=key)
 
     def target_entropy(self) -> float:
         """0.8 of the uniform distribution's.
@@ -92,7 +97,7 @@ class CategoricalPolicy(AbstractPolicy):
 
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
         """The most likely category of each group, shape (action,)."""
-        return categories.most_likely(self.network(z), self.groups)
+        return categories.most_likely(self._logits(z), self.groups)
 
     def weighted_actions(
         self, z: Float[Array, " latent"], *, key: PRNGKeyArray
@@ -160,22 +165,24 @@ class GaussianPolicy(AbstractPolicy):
 
     network: MLP
     action_size: int = eqx.field(static=True)
+    reads: int = eqx.field(static=True)
+    """First entries of z that it reads."""
     log_scale_min: float = eqx.field(static=True, default=-4.0)
     """Smallest log standard deviation before the tanh."""
     log_scale_max: float = eqx.field(static=True, default=0.5)
     """Largest log standard deviation before the tanh."""
 
     def __init__(self, latent: int, action: int, config: ValueConfig, *, key: PRNGKeyArray):
-        """Args: size of z, size of u, sizes of the network, PRNG key."""
+        """Args: entries of z that are read, size of u, sizes of the network, PRNG key."""
         self.network = MLP(
             latent, 2 * action, width=config.hidden, depth=config.depth, zero_readout=True, key=key
         )
-        self.action_size = action
+        self.action_size, self.reads = action, latent
         self.log_scale_min = -4.0
         self.log_scale_max = 0.5
 
     def _parameters(self, z: Array) -> tuple[Array, Array]:
-        mean, raw = jnp.split(self.network(z), 2)
+        mean, raw = jnp.split(self.network(z[: self.reads]), 2)
         low, high = self.log_scale_min, self.log_scale_max
         # The zero of the raw output is a wide distribution, so that learning starts exploring.
         return mean, low + (high - low) * jax.nn.sigmoid(raw + 2.0)

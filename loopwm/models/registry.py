@@ -1,5 +1,15 @@
 """World models by name; a further one is a file and a line here."""
 
+from loopwm.models.conventional import (
+    EnsembleConfig,
+    GRUConfig,
+    LatentMLPConfig,
+    RSSMConfig,
+    SinglePassConfig,
+    TransformerConfig,
+    UnsharedConfig,
+    WidthMatchedConfig,
+)
 from loopwm.models.grid import GridModelConfig
 from loopwm.models.looped import LoopedConfig
 from loopwm.models.token import TokenModelConfig
@@ -9,4 +19,12 @@ WORLD_MODELS: dict[str, type[WorldModelBuilder]] = {
     "looped": LoopedConfig,
     "grid": GridModelConfig,
     "tokens": TokenModelConfig,
+    "latent_mlp": LatentMLPConfig,
+    "gru": GRUConfig,
+    "rssm": RSSMConfig,
+    "transformer": TransformerConfig,
+    "ensemble": EnsembleConfig,
+    "unshared": UnsharedConfig,
+    "single_pass": SinglePassConfig,
+    "width_matched": WidthMatchedConfig,
 }

@@ -58,9 +58,14 @@ class ValueConfig:
     """Hidden layers."""
     bins: int = 51
     """Bins of the value distribution."""
+    members: int = 2
+    """Action-value networks of the critic; targets take the smaller of two, drawn at random where
+    there are more."""
 
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
+        if self.members < 2:
+            raise UsageError(f"heads.members is {self.members}; give at least 2.")
         if self.hidden < 1 or self.depth < 1 or self.bins < 9:
             raise UsageError(
                 f"heads.hidden, depth and bins are {self.hidden}, {self.depth} and {self.bins}; "
@@ -69,14 +74,16 @@ class ValueConfig:
 
 
 class Critic(eqx.Module):
-    """Two action-value networks Q(z, u) as distributions over normalised returns."""
+    """Action-value networks Q(z, u) as distributions over normalised returns."""
 
     members: MLP
-    """Parameters of both networks, stacked on a leading axis of 2."""
+    """Parameters of all networks, stacked on a leading axis of members."""
     support: ValueSupport
+    reads: int = eqx.field(static=True)
+    """First entries of z that it reads."""
 
     def __init__(self, latent: int, action: int, config: ValueConfig, *, key: PRNGKeyArray):
-        """Args: size of z, size of u, sizes of the networks, PRNG key."""
+        """Args: entries of z that are read, size of u, sizes of the networks, PRNG key."""
 
         def build(member_key: PRNGKeyArray) -> MLP:
             return MLP(
@@ -88,18 +95,21 @@ class Critic(eqx.Module):
                 key=member_key,
             )
 
-        self.members = eqx.filter_vmap(build)(jax.random.split(key, 2))
+        self.members = eqx.filter_vmap(build)(jax.random.split(key, config.members))
         self.support = ValueSupport(config.bins)
+        self.reads = latent
 
     def logits(
         self, z: Float[Array, " latent"], u: Float[Array, " action"]
-    ) -> Float[Array, "2 bins"]:
-        """Logits of both networks, shape (2, bins)."""
-        x = jnp.concatenate([z, u])
+    ) -> Float[Array, "members bins"]:
+        """Logits of each network, shape (members, bins)."""
+        x = jnp.concatenate([z[: self.reads], u])
         return eqx.filter_vmap(lambda member: member(x))(self.members)
 
-    def values(self, z: Float[Array, " latent"], u: Float[Array, " action"]) -> Float[Array, "2"]:
-        """Both action values in normalised units, shape (2,), each in about [−1, 1]."""
+    def values(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"]
+    ) -> Float[Array, " members"]:
+        """Each action value in normalised units, shape (members,), in about [−1, 1]."""
         return jax.vmap(self.support.mean)(self.logits(z, u))
 
     def started_at(self, value: Float[Array, ""]) -> "Critic":
@@ -110,5 +120,6 @@ class Critic(eqx.Module):
         Its read-out weights are zero at the start, so the bias alone decides.
         """
         bias = jnp.log(self.support.target(value) + 1e-3)
-        bias = jnp.broadcast_to(bias - jnp.max(bias), (2, self.support.bins))
+        members = len(self.members.readout.weight)
+        bias = jnp.broadcast_to(bias - jnp.max(bias), (members, self.support.bins))
         return eqx.tree_at(lambda critic: critic.members.readout.bias, self, bias)

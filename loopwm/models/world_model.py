@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from loopwm.core import AbstractDepthRule, Found, Solution
 
@@ -47,7 +47,8 @@ class AbstractWorldModel(eqx.Module):
     latent: eqx.AbstractVar[int]
     """Size of z."""
     depth: eqx.AbstractVar[int]
-    """Loops of a transition when no rule is given; 1 for models without loops."""
+    """Loops of a transition when no rule is given; 1 for models without loops, whose one pass is
+    counted as one loop."""
     core: eqx.AbstractVar[Any]
     """The part that computes the latent transition: what parameter efficiency counts."""
 
@@ -86,6 +87,67 @@ class AbstractWorldModel(eqx.Module):
         z_next: Float[Array, " latent"],
     ) -> Outcome:
         """Reward r_t and continuation of the transition z_t, u_t → z_{t+1}."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A world model whose latent state holds memory of imagined steps behind what is now.
+
+    An encoded observation has no memory. So critic and policy read the part that describes the
+    present, and only that part of an imagined state is held to the encoder's.
+    """
+
+    @property
+    def present(self) -> int:
+        """Entries of z that describe the present; they come first."""
+        ...
+
+
+def present_size(model: object) -> int:
+    """Entries of z that describe the present: all of them for a model without memory."""
+    if isinstance(model, Remembering):
+        return model.present
+    assert isinstance(model, AbstractWorldModel)
+    return model.latent
+
+
+def present(model: object, z: Float[Array, "*state"]) -> Float[Array, "*now"]:
+    """The part of latent states that describes the present.
+
+    Args:
+        model: a world model, or what wraps one.
+        z: latent states, shape (..., latent).
+
+    Returns:
+        Shape (..., present); z itself for a model without memory.
+    """
+    return z[..., : model.present] if isinstance(model, Remembering) else z
+
+
+@runtime_checkable
+class AuxiliaryLoss(Protocol):
+    """A world model that brings a loss term of its own, added to those that all models share."""
+
+    def auxiliary(
+        self,
+        observation: Float[Array, "steps_plus_one observation"],
+        action: Float[Array, "steps action"],
+        valid: Bool[Array, " steps"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        """The term of one sequence, weighted by `learner.auxiliary_weight`.
+
+        Args:
+            observation: normalised o_0 … o_H, shape (H + 1, observation).
+            action: encoded u_0 … u_{H−1}, shape (H, action).
+            valid: whether a step belongs to the episode, shape (H,).
+            key: PRNG key.
+
+        Returns:
+            The loss, scalar; of valid steps alone.
+        """
+        ...
 
 
 @runtime_checkable
@@ -139,7 +201,11 @@ class EveryDepth(Protocol):
 
 
 class WorldModelBuilder(abc.ABC):
-    """Configuration of a world model, which builds it."""
+    """Configuration of a world model, which builds it.
+
+    Where the model has loops, an attribute `depth` of its configuration is their number; settings
+    that need loops are refused for a configuration without one.
+    """
 
     @abc.abstractmethod
     def build(self, sizes: Sizes, *, key: PRNGKeyArray) -> AbstractWorldModel:

@@ -82,21 +82,26 @@ class PlanningConfig:
             )
         return builders[name]
 
-    def check_depth(self, depth: int) -> None:
+    def check_depth(self, depth: int | None) -> None:
         """Refuses a coarse depth that is more than a model's.
 
         Args:
-            depth: loops of the model's transitions.
+            depth: loops of the model's transitions; None for a model without loops.
 
         Raises:
             UsageError: a planner has such a one.
         """
         for name, builder in self.settings.items():
             for path, coarse in _coarse(f"planning.{name}", builder):
-                if (coarse.depth or 0) > depth:
+                wanted = coarse.depth or 0
+                if depth is None and wanted > 1:
                     raise UsageError(
-                        f"{path}.depth is {coarse.depth}, more than model.depth ({depth}); lower "
-                        "it."
+                        f"{path}.depth is {wanted}, but this world model has no loops to save; "
+                        "set it to null."
+                    )
+                if depth is not None and wanted > depth:
+                    raise UsageError(
+                        f"{path}.depth is {wanted}, more than model.depth ({depth}); lower it."
                     )
 
 

@@ -62,6 +62,9 @@ class LearnerConfig:
     gate_entropy: float = 0.01
     """Weight of the entropy of the gate's exit distribution, a nat, within that loss."""
 
+    auxiliary_weight: float = 1.0
+    """Weight of the world model's own loss term, where the model brings one."""
+
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
         for name in ("batch_size", "sequence", "imagination"):
@@ -88,11 +91,9 @@ class LearnerConfig:
                 f"learner.average_rate is {self.average_rate}; give a value in (0, 1], or null for "
                 "no average."
             )
-        if min(self.gate_weight, self.gate_entropy) < 0.0:
-            raise UsageError(
-                f"learner.gate_weight is {self.gate_weight} and gate_entropy {self.gate_entropy}; "
-                "give at least 0."
-            )
+        for name in ("gate_weight", "gate_entropy", "auxiliary_weight"):
+            if not getattr(self, name) >= 0.0:
+                raise UsageError(f"learner.{name} is {getattr(self, name)}; give at least 0.")
         if self.depth.law is DepthLaw.LEARNED and self.batch_size < 2:
             raise UsageError(
                 "learner.batch_size is 1, but a learned depth compares sequences; give at least 2."
@@ -210,5 +211,10 @@ class RunConfig:
             )
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; give 0 or a positive integer.")
-        if isinstance(self.model, LoopedConfig):
-            self.planning.check_depth(self.model.depth)
+        loops = getattr(self.model, "depth", None)
+        if loops is None and self.learner.depth.law is not DepthLaw.FIXED:
+            raise UsageError(
+                f"learner.depth.law is {self.learner.depth.law}, but this world model has no loops "
+                "whose number could be drawn; set it to fixed."
+            )
+        self.planning.check_depth(loops)

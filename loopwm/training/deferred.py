@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from loopwm.errors import UsageError
-from loopwm.models import AbstractWorldModel
+from loopwm.models import AbstractWorldModel, present
 
 
 class Curriculum(enum.StrEnum):
@@ -143,6 +143,7 @@ def deferred_terms(
     some = jnp.maximum(count, 1)
     any_valid = (count > 0).astype(after.dtype)
     error = jnp.mean((model.decode(after[some - 1]) - observation[some]) ** 2)
+    after, encoded = present(model, after), present(model, encoded)
     distance = jnp.mean((after - jax.lax.stop_gradient(encoded[1:])) ** 2, axis=-1)
     inside = jnp.arange(len(after)) < count
     return DeferredTerms(

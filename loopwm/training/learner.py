@@ -23,7 +23,7 @@ from loopwm.training.depth import (
     mean_depth,
     move_mean,
 )
-from loopwm.training.losses import Sequence, Terms, has_gate, sequence_terms
+from loopwm.training.losses import Sequence, Terms, has_auxiliary, has_gate, sequence_terms
 from loopwm.training.replay import SequenceBatch
 
 Tree = TypeVar("Tree")
@@ -163,6 +163,8 @@ def _batch_loss(
         loss = loss + deferred.movement_weight * terms.movement
     if has_gate(networks.world_model):
         loss = loss + config.gate_weight * terms.gate
+    if has_auxiliary(networks.world_model):
+        loss = loss + config.auxiliary_weight * terms.auxiliary
     return loss, (terms, _model_loss(each, config))
 
 

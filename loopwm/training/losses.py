@@ -7,8 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from loopwm.core import AbstractDepthRule, halting_loss
-from loopwm.models import AbstractWorldModel, Critic, EarlyExits, Networks
+from loopwm.core import AbstractDepthRule, constant, halting_loss
+from loopwm.models import (
+    AbstractWorldModel,
+    AuxiliaryLoss,
+    Critic,
+    EarlyExits,
+    Networks,
+    present,
+)
 from loopwm.training.config import LearnerConfig
 from loopwm.training.deferred import deferred_terms
 
@@ -101,6 +108,8 @@ class Terms(eqx.Module):
     """Length of the latent path beyond its limit; 0 unless decoding is deferred."""
     gate: Float[Array, ""]
     """Loss of the halting gate; 0 for a model without one."""
+    auxiliary: Float[Array, ""]
+    """The world model's own loss term; 0 for a model without one."""
 
 
 def sequence_terms(
@@ -146,7 +155,8 @@ def sequence_terms(
         decoded = jax.vmap(model.decode)(jnp.concatenate([encoded[:1], after]))
         error = jnp.mean((decoded - sequence.observation) ** 2, axis=-1)
         reconstruction = 0.5 * error[0] + jnp.sum(weight * error[1:])
-        consistency = jnp.sum(weight * jnp.mean((after - fixed[1:]) ** 2, -1))
+        apart = present(model, after) - present(model, fixed[1:])
+        consistency = jnp.sum(weight * jnp.mean(apart**2, -1))
         movement = jnp.zeros(())
     else:
         limit = config.deferred.movement_limit
@@ -180,7 +190,23 @@ def sequence_terms(
         mean_value=jnp.sum(values * valid) / count,
         movement=movement,
         gate=jnp.sum(_gate_loss(model, encoded[:-1], sequence, fixed[1:], config) * valid) / count,
+        auxiliary=_auxiliary_loss(model, sequence, key),
     )
+
+
+def has_auxiliary(model: AbstractWorldModel) -> bool:
+    """Whether the model brings a loss term of its own."""
+    return isinstance(model, AuxiliaryLoss)
+
+
+def _auxiliary_loss(
+    model: AbstractWorldModel, sequence: Sequence, key: PRNGKeyArray
+) -> Float[Array, ""]:
+    """The model's own term, scalar; its key is none of the three that the other terms use."""
+    if not isinstance(model, AuxiliaryLoss):
+        return jnp.zeros(())
+    own = jax.random.fold_in(key, 3)
+    return model.auxiliary(sequence.observation, sequence.action, sequence.valid, key=own)
 
 
 def has_gate(model: AbstractWorldModel) -> bool:
@@ -233,7 +259,7 @@ def imagine(
     Returns:
         States, actions and outcomes, all without gradient.
     """
-    networks = jax.lax.stop_gradient(networks)
+    networks = constant(networks)
     model = networks.world_model
 
     def body(state, step_key):
@@ -266,7 +292,7 @@ def value_targets(
 ) -> Float[Array, " steps_and_horizon"]:
     r"""Targets of the critic, in normalised units: of H replayed steps, then of K imagined ones.
 
-    Both are TD(λ) (see `td_lambda`) with $V = E_\pi[Q]$, the smaller of both target critics. An
+    Both are TD(λ) (see `td_lambda`) with $V = E_\pi[Q]$, the smaller of two target critics. An
     imagined step ends the task with the probability that the model gives it. The first replayed
     step bootstraps from the imagined return of its next state instead: no action of older policies
     is in it.
@@ -289,7 +315,7 @@ def value_targets(
     bootstrap = eqx.tree_at(lambda n: n.critic, networks, target_critic)
     following = jnp.concatenate([z[1:], imagined.z[1:]])
     keys = jax.random.split(key, len(following))
-    value = jax.vmap(lambda state, k: jnp.min(bootstrap.value(state, key=k)))(following, keys)
+    value = jax.vmap(lambda state, k: _smaller(bootstrap.value(state, key=k), k))(following, keys)
     steps, discount, unit = len(sequence.valid), config.discount, 1.0 - config.discount
     going = jnp.ones(len(imagined.continuation), bool)
     dreamt = td_lambda(
@@ -313,13 +339,21 @@ def value_targets(
     return jax.lax.stop_gradient(jnp.concatenate([replayed.at[0].set(first), dreamt]))
 
 
+def _smaller(values: Float[Array, " members"], key: PRNGKeyArray) -> Float[Array, ""]:
+    """The smaller of two members' values, drawn at random where there are more; scalar."""
+    if len(values) > 2:
+        drawn = jax.random.choice(jax.random.fold_in(key, 1), len(values), (2,), replace=False)
+        values = values[drawn]
+    return jnp.min(values)
+
+
 def _value_loss(
     critic: Critic,
     z: Float[Array, "steps latent"],
     u: Float[Array, "steps action"],
     target: Float[Array, " steps"],
 ) -> Float[Array, " steps"]:
-    """Cross-entropy of both critics with the target's distribution, mean over critics."""
+    """Cross-entropy of each critic with the target's distribution, mean over critics."""
     logits = jax.vmap(critic.logits)(z, u)
     labels = jax.vmap(critic.support.target)(target)
     return -jnp.mean(jnp.sum(labels[:, None] * jax.nn.log_softmax(logits), -1), -1)
@@ -332,7 +366,7 @@ def _policy_terms(
     key: PRNGKeyArray,
 ) -> tuple[Array, Array, Array]:
     """Policy loss −E[Q] − αH, entropy H and value E[Q] at each step; the critic is held fixed."""
-    critic = jax.lax.stop_gradient(networks.critic)
+    critic = constant(networks.critic)
 
     def one(state, step_key):
         actions, weights, entropy = networks.policy.weighted_actions(state, key=step_key)

@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from loopwm.core import AbstractDepthRule, GridConfig, GridCore, iterate
 from loopwm.core.cells import CellPrelude, each_cell
-from loopwm.models import AbstractWorldModel
+from loopwm.models import AbstractWorldModel, AuxiliaryLoss, present_size
 from loopwm.nn import SoftNorm
 
 
@@ -38,6 +38,24 @@ class OpenLoopWorldModel(AbstractOpenLoop):
     model: AbstractWorldModel
     rule: AbstractDepthRule | None = None
     """Loops of a transition; the model's own when None."""
+
+    @property
+    def present(self) -> int:
+        """Entries of z that describe the present; see `Remembering`."""
+        return present_size(self.model)
+
+    def auxiliary(
+        self,
+        observation: Float[Array, "steps_plus_one observation"],
+        action: Float[Array, "steps action"],
+        valid: Bool[Array, " steps"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        """The model's own loss term, scalar; 0 for a model without one."""
+        if not isinstance(self.model, AuxiliaryLoss):
+            return jnp.zeros(())
+        return self.model.auxiliary(observation, action, valid, key=key)
 
     def encode(self, observation: Float[Array, " observation"]) -> Float[Array, " latent"]:
         """E(o), shape (latent,)."""

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from loopwm.errors import UsageError
+from loopwm.models import AuxiliaryLoss, present
 from loopwm.nn import resolve
 from loopwm.training.deferred import DeferredConfig, movement_excess
 from loopwm.training.open_loop import AbstractOpenLoop
@@ -56,6 +57,8 @@ class SupervisedConfig:
     """Largest step size of Adam, after a warm-up; it decays along a cosine to 2 % of it."""
     gradient_clip: float = 1.0
     """Largest global norm of a gradient."""
+    auxiliary_weight: float = 1.0
+    """Weight of the world model's own loss term, where it brings one."""
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
@@ -134,12 +137,15 @@ def open_loop_loss(
     steps: Int[Array, ""],
     config: SupervisedConfig,
     loss: Loss,
+    *,
+    key: PRNGKeyArray | None = None,
 ) -> Float[Array, ""]:
     r"""Loss of one sequence whose first K steps count.
 
     Decoding each step, the mean of the K losses. Deferred, the loss at K
     $+\ \alpha \frac1K \sum_{k \le K} \|z_k - \mathrm{sg}\,E(o_k)\|^2
-    + \beta \max(0, \sum_{k \le K} \|z_k - z_{k-1}\| - K C)$.
+    + \beta \max(0, \sum_{k \le K} \|z_k - z_{k-1}\| - K C)$. Both ways, the model's own loss
+    term on the K steps is added where it has one and a key is given.
 
     Args:
         model: the model, constrained weights resolved.
@@ -148,6 +154,7 @@ def open_loop_loss(
         steps: K, scalar in 1..H.
         config: weights and which states are decoded.
         loss: loss of one prediction, from the prediction and the observation.
+        key: PRNG key of the model's own loss term, which is left out without one.
 
     Returns:
         The loss, scalar.
@@ -156,17 +163,23 @@ def open_loop_loss(
     """
     states = roll(model, observation[0], action)
     inside = jnp.arange(len(action)) < steps
+    own = jnp.zeros(())
+    if key is not None and isinstance(model, AuxiliaryLoss):
+        own = config.auxiliary_weight * model.auxiliary(observation, action, inside, key=key)
     if config.decoding is Decoding.EACH_STEP:
         each = jax.vmap(lambda z, o: loss(model.decode(z), o))(states, observation[1:])
-        return jnp.sum(jnp.where(inside, each, 0.0)) / steps
-    total = loss(model.decode(states[steps - 1]), observation[steps])
+        return jnp.sum(jnp.where(inside, each, 0.0)) / steps + own
+    total = loss(model.decode(states[steps - 1]), observation[steps]) + own
+    states = present(model, states)
     if config.consistency_weight > 0.0:
         encoded = jax.lax.stop_gradient(jax.vmap(model.encode)(observation[1:]))
-        distance = jnp.mean((states - encoded) ** 2, axis=tuple(range(1, states.ndim)))
+        distance = jnp.mean(
+            (states - present(model, encoded)) ** 2, axis=tuple(range(1, states.ndim))
+        )
         held = jnp.sum(jnp.where(inside, distance, 0.0)) / steps
         total = total + config.consistency_weight * held
     if config.horizon.movement_weight > 0.0:
-        path = jnp.concatenate([model.encode(observation[0])[None], states])
+        path = jnp.concatenate([present(model, model.encode(observation[0]))[None], states])
         path = path.reshape(len(path), -1)
         excess = movement_excess(path, steps, config.horizon.movement_limit)
         total = total + config.horizon.movement_weight * excess
@@ -208,11 +221,15 @@ def train_open_loop(
         data, (trained, state) = frozen, carry
         picked = jax.random.randint(step_key, (config.batch_size,), 0, len(data.action))
         steps = config.horizon.horizon(number)
+        keys = jax.random.split(jax.random.fold_in(step_key, 1), config.batch_size)
 
         def mean(current):
             resolved = resolve(current)
-            one = lambda o, u: open_loop_loss(resolved, o, u, steps, config, loss)  # noqa: E731
-            return jnp.mean(jax.vmap(one)(data.observation[picked], data.action[picked]))
+
+            def one(o, u, own_key):
+                return open_loop_loss(resolved, o, u, steps, config, loss, key=own_key)
+
+            return jnp.mean(jax.vmap(one)(data.observation[picked], data.action[picked], keys))
 
         value, gradient = eqx.filter_value_and_grad(mean)(trained)
         change, state = optimiser.update(gradient, state)
