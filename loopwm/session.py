@@ -1,6 +1,7 @@
 """Puts the parts of a run together and runs it."""
 
 import contextlib
+import dataclasses
 import shlex
 import signal
 import threading
@@ -87,16 +88,17 @@ class Session:
             UsageError: the environment cannot be made, a space is not supported, the model does
                 not fit the observations, or the replay does not fit into memory.
         """
-        self.source, self.config = source, config
+        self.source = source
         single = make(source)
         try:
             self.spaces = Spaces.of(single)
             given = config.evaluation.threshold
-            limited = time_limit(single) is not None
-            self.longest_episode = None if limited else config.collection.longest_episode
+            limit = time_limit(single)
+            self.longest_episode = None if limit else config.collection.longest_episode
             self.threshold = thresholds.reward_threshold(single) if given is None else given
         finally:
             single.close()
+        self.config = dataclasses.replace(config, learner=config.learner.for_limit(limit))
         self.planner = build_planner(config, self.spaces)
         self.replay = Replay(
             config.collection.replay_capacity,
@@ -150,7 +152,13 @@ class Session:
         return agent
 
     def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Telemetry) -> Trainer:
-        evaluation = self.config.evaluation
+        evaluation, collection = self.config.evaluation, self.config.collection
+
+        def random(longest: int) -> RandomAgent:
+            return RandomAgent(
+                actions=self.spaces.action.layout, spaces=self.spaces, longest=longest
+            )
+
         trainer = Trainer(
             self.config,
             folder,
@@ -158,7 +166,7 @@ class Session:
             learner,
             self.replay,
             make_actor=self._actor,
-            random_actor=RandomAgent(actions=self.spaces.action.layout, spaces=self.spaces),
+            random_actors=(random(collection.longest_hold), random(collection.search_hold)),
             evaluate=lambda actor, seed: run_episodes(
                 actor,
                 self.source,

@@ -69,6 +69,28 @@ def td_lambda(
     return jax.lax.scan(body, jnp.zeros(()), inputs, reverse=True)[1]
 
 
+FLAT = 0.1
+"""Smallest curvature of `compressed`, which changes nothing by more than 0.2 %."""
+
+
+def compressed(reward: Float[Array, "*shape"], curvature: Float[Array, ""]) -> Array:
+    r"""Rewards on a scale on which small ones count as well as large ones.
+
+    $$\tilde r = \frac{\operatorname{asinh}(r \sinh A)}{A}$$
+
+    maps [−1, 1] onto itself, is linear for A → 0, and for large A logarithmic but for the smallest
+    r: the squared error of rewards of 0.01 counts although there are others of 1.
+
+    Args:
+        reward: r, over the largest absolute reward.
+        curvature: A, scalar, at least 0.1.
+
+    Returns:
+        The same shape.
+    """
+    return jnp.arcsinh(reward * jnp.sinh(curvature)) / curvature
+
+
 class Imagination(NamedTuple):
     """K imagined steps under the policy, without gradient."""
 
@@ -111,6 +133,7 @@ def sequence_terms(
     temperature: Float[Array, ""],
     config: LearnerConfig,
     steps: Int[Array, ""] | None = None,
+    curvature: Float[Array, ""] | float = FLAT,
     *,
     key: PRNGKeyArray,
 ) -> Terms:
@@ -124,6 +147,7 @@ def sequence_terms(
         temperature: weight of the policy's entropy, scalar.
         config: weights and constants.
         steps: K of deferred decoding, scalar; each step is decoded when left out.
+        curvature: A of the reward's loss, scalar, see `compressed`.
         key: PRNG key.
 
     Returns:
@@ -170,7 +194,7 @@ def sequence_terms(
     return Terms(
         consistency=consistency,
         reconstruction=reconstruction,
-        reward=jnp.sum(weight * (outcome.reward - sequence.reward) ** 2),
+        reward=jnp.sum(weight * _reward_error(outcome.reward, sequence.reward, curvature)),
         continuation=jnp.sum(weight * (jax.nn.softplus(logit) - goes_on * logit)),
         value=jnp.sum(weight * cross),
         imagined_value=jnp.mean(imagined_weight * cross_imagined),
@@ -181,6 +205,16 @@ def sequence_terms(
         movement=movement,
         gate=jnp.sum(_gate_loss(model, encoded[:-1], sequence, fixed[1:], config) * valid) / count,
     )
+
+
+def _reward_error(
+    predicted: Float[Array, " steps"],
+    reward: Float[Array, " steps"],
+    curvature: Float[Array, ""] | float,
+) -> Float[Array, " steps"]:
+    """Squared error of compressed rewards."""
+    bend = jnp.asarray(curvature)
+    return (compressed(predicted, bend) - compressed(reward, bend)) ** 2
 
 
 def has_gate(model: AbstractWorldModel) -> bool:
@@ -290,7 +324,8 @@ def value_targets(
     following = jnp.concatenate([z[1:], imagined.z[1:]])
     keys = jax.random.split(key, len(following))
     value = jax.vmap(lambda state, k: jnp.min(bootstrap.value(state, key=k)))(following, keys)
-    steps, discount, unit = len(sequence.valid), config.discount, 1.0 - config.discount
+    steps, discount = len(sequence.valid), config.discount
+    unit = (1.0 - discount) * target_critic.scale
     going = jnp.ones(len(imagined.continuation), bool)
     dreamt = td_lambda(
         unit * imagined.reward,
