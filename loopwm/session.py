@@ -98,6 +98,7 @@ class Session:
             self.threshold = thresholds.reward_threshold(single) if given is None else given
         finally:
             single.close()
+        self._discount = config.learner.discount
         self.config = dataclasses.replace(config, learner=config.learner.for_limit(limit))
         self.planner = build_planner(config, self.spaces)
         self.replay = Replay(
@@ -131,6 +132,11 @@ class Session:
             telemetry.message(
                 f"Writing to {folder.path}; the replay holds {self.replay.nbytes / 1e6:.1f} MB"
             )
+            if (lowered := self.config.learner.discount) < self._discount:
+                telemetry.message(
+                    f"learner.discount is {lowered:g} here instead of {self._discount:g}: the time "
+                    "limit is short (learner.limit_share=null keeps it)"
+                )
             with _stop_on_signal(trainer):
                 finished = trainer.run(VectorStepper(vector, self.spaces), Clock())
             agent = self._actor(trainer.resolved_networks(), trainer.normalizer)

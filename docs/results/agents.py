@@ -7,7 +7,7 @@
 
 Every run has a core of its own; finished ones are kept in runs/agents and not repeated. Peers have
 the settings of RL Baselines3 Zoo, or SB3's defaults where the Zoo has none, and are evaluated like
-ours: 10 episodes on an environment of their own, whose time does not count. A peer stops when an
+ours: 10 episodes on an environment of their own, whose time does not count. Every run stops when an
 evaluation reaches the threshold.
 """
 
@@ -53,6 +53,9 @@ CASES = {
     "InvertedDoublePendulum-v5": Case(9_000, 4_000, 5_000, "SAC", 30_000, 500),
     "Reacher-v5": Case(-6, 4_000, 6_000, "SAC", 30_000, 500),
 }
+
+
+STOP = "evaluation.stop_when_solved=true"
 
 
 def _off_policy(**changed) -> dict:
@@ -168,7 +171,8 @@ def run_peer(env: str, seed: int, core: int) -> None:
 
 def run_ours(env: str, seed: int, core: int) -> None:
     """Our agent by the command line, its default preset."""
-    ours(env, seed, core, ROOT / "ours" / f"{env}-{seed}", CASES[env].steps)
+    out, case = ROOT / "ours" / f"{env}-{seed}", CASES[env]
+    ours(env, seed, core, out, case.steps, f"evaluation.threshold={case.threshold}", STOP)
 
 
 def both(envs: list[str], seeds: list[int]) -> None:

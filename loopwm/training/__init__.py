@@ -6,6 +6,7 @@ from loopwm.training.config import CollectionConfig as CollectionConfig
 from loopwm.training.config import EvaluationConfig as EvaluationConfig
 from loopwm.training.config import LearnerConfig as LearnerConfig
 from loopwm.training.config import RunConfig as RunConfig
+from loopwm.training.counters import Counters as Counters
 from loopwm.training.deferred import Curriculum as Curriculum
 from loopwm.training.deferred import DeferredConfig as DeferredConfig
 from loopwm.training.depth import DepthLaw as DepthLaw
@@ -29,7 +30,6 @@ from loopwm.training.supervised import train_open_loop as train_open_loop
 from loopwm.training.telemetry import RunTelemetry as RunTelemetry
 from loopwm.training.telemetry import Telemetry as Telemetry
 from loopwm.training.trainer import Actor as Actor
-from loopwm.training.trainer import Counters as Counters
 from loopwm.training.trainer import EvaluationResult as EvaluationResult
 from loopwm.training.trainer import EvaluationStopped as EvaluationStopped
 from loopwm.training.trainer import Trainer as Trainer

@@ -187,6 +187,8 @@ class EvaluationConfig:
     """An evaluation episode that the environment itself does not end is cut here."""
     threshold: float | None = None
     """Mean return that counts as solved; the environment's own when null."""
+    stop_when_solved: bool = False
+    """End the run at the first evaluation that reaches the threshold."""
 
     def __post_init__(self):
         """Refuses counts below 1."""

@@ -21,28 +21,13 @@ from loopwm.training.actor import EvaluationResult as EvaluationResult
 from loopwm.training.actor import EvaluationStopped as EvaluationStopped
 from loopwm.training.clock import Clock
 from loopwm.training.config import RunConfig
+from loopwm.training.counters import Counters
 from loopwm.training.exploration import may_learn
 from loopwm.training.learner import LearnerState, Metrics, update
 from loopwm.training.replay import Replay
 from loopwm.training.run_folder import RunFolder
 from loopwm.training.telemetry import Telemetry, eval_line
 from loopwm.training.zoom import EVERY, fitted
-
-
-@dataclasses.dataclass
-class Counters:
-    """Plain numbers that a checkpoint keeps."""
-
-    env_steps: int = 0
-    wall_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    updates_owed: float = 0.0
-    reward_scale: float = 1e-8
-    solved_at: int | None = None
-    learning_since: int | None = None
-    next_look: int = 0
-    next_evaluation: int = 0
-    next_checkpoint: int = 0
 
 
 class Trainer:
@@ -114,7 +99,7 @@ class Trainer:
         return self.counters.learning_since is not None
 
     def run(self, stepper: VectorStepper, clock: Clock) -> bool:
-        """Runs to the configured number of env steps.
+        """Runs to the configured number of env steps, or until solved where that is the end.
 
         Args:
             stepper: the environments to learn in.
@@ -131,7 +116,7 @@ class Trainer:
             stepper.reset(seed=self._env_seed())
         self._begin(stepper, np.ones(self.config.collection.envs, bool))
         clock.start(self.counters.wall_seconds, self.counters.compile_seconds)
-        while self.counters.env_steps < self.config.steps and not self.stop_requested:
+        while not self._finished() and not self.stop_requested:
             self._collect(stepper)
             self._learn()
             self._read_clock(clock)
@@ -143,7 +128,12 @@ class Trainer:
                 self.save()
         self._read_clock(clock)
         self._save_once()
-        return self.counters.env_steps >= self.config.steps
+        return self._finished()
+
+    def _finished(self) -> bool:
+        counters, evaluation = self.counters, self.config.evaluation
+        solved = evaluation.stop_when_solved and counters.solved_at is not None
+        return solved or counters.env_steps >= self.config.steps
 
     def resolved_networks(self) -> Networks:
         """The networks to evaluate and to keep as they are now, constrained weights resolved."""
