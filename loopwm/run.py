@@ -104,7 +104,7 @@ def train(
         env_name(env), config=config, overrides=overrides, seed=seed, steps=steps
     )
     session = Session(env, resolved)
-    folder = RunFolder.create(out if out is not None else fresh_folder(resolved), resolved)
+    folder = RunFolder.create(out if out is not None else fresh_folder(resolved), session.config)
     return session.run(folder, resume=False, quiet=quiet)
 
 
