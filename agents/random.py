@@ -1,30 +1,56 @@
 """The agent that every other one has to beat."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from loopwm.actions import ActionLayout
 from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, SpaceCodec
 from loopwm.models import uniform_actions
 
 
+class Held(NamedTuple):
+    """The action that each environment is at, and for how many more steps."""
+
+    action: Float[Array | np.ndarray, "batch action"]
+    left: Int[Array | np.ndarray, " batch"]
+
+
 class RandomAgent(AbstractAgent):
-    """Uniform actions, whatever it sees."""
+    r"""Uniform actions, whatever it sees, each held for a random number of steps.
+
+    The number is log-uniform: $\lfloor (n + 1)^v \rfloor$ with v uniform in [0, 1) and n the
+    longest. Held actions reach states that actions drawn anew every step, which cancel out, do not.
+
+    Source: Dabney et al. 2021, "Temporally-Extended ε-Greedy Exploration" (arXiv 2006.01782), with
+        another law of durations.
+    """
 
     actions: ActionLayout = eqx.field(static=True)
     """What kind of vector an action is."""
     spaces: SpaceCodec = eqx.field(static=True)
+    longest: int = eqx.field(static=True, default=1)
+    """n: env steps that an action is held at most; 1 draws a new one every step."""
 
-    def _cold_memory(self, batch: int) -> None:
-        return None
+    def _cold_memory(self, batch: int) -> Held:
+        return Held(np.zeros((batch, self.actions.size), np.float32), np.zeros(batch, np.int32))
 
     def _decide(
         self, observation: np.ndarray, state: AgentState, explore: bool
     ) -> tuple[Array, AgentState]:
-        key, key_actions = jax.random.split(state.key)
-        batch = len(observation)
-        actions = uniform_actions(self.actions, batch, key=key_actions)
+        batch, held = len(observation), state.memory
+        key, key_actions, key_steps = jax.random.split(state.key, 3)
+        drawn = uniform_actions(self.actions, batch, key=key_actions)
+        exponent = jax.random.uniform(key_steps, (batch,))
+        steps = jnp.floor((self.longest + 1.0) ** exponent).astype(jnp.int32)
+        # Rounding may lift a power to n + 1.
+        steps = jnp.clip(steps, 1, self.longest)
+        over = held.left == 0
+        action = jnp.where(over[:, None], drawn, held.action)
+        left = jnp.where(over, steps, held.left) - 1
         stats = DecisionStats.unknown(batch)
-        return actions, AgentState(key=key, memory=None, stats=stats)
+        return action, AgentState(key=key, memory=Held(action, left), stats=stats)

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import copy
 import functools
 import multiprocessing
 import queue
@@ -10,10 +11,10 @@ import sys
 import time
 import types
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvCreator, EnvSpec, load_env_creator
 from gymnasium.vector.async_vector_env import AsyncState
 
 from loopwm.envs.make import EnvSource, env_name, make
@@ -102,6 +103,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         spaces = (single.observation_space, single.action_space)
         single.close()
         spec = gym.registry.get(source) if isinstance(source, str) else None
+        spec = None if spec is None else whole_spec(spec)
         # Before any process is started: whatever happens, none survives this one.
         atexit.register(self._kill)
         try:
@@ -215,6 +217,19 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         if hasattr(self, "error_queue"):
             self.error_queue.close()
         atexit.unregister(self._kill)
+
+
+def whole_spec(spec: EnvSpec) -> EnvSpec:
+    """The spec, with what it names of the user's script in the name's place.
+
+    Other processes do not have the script (see `without_script`), and find nothing by its name.
+    """
+    entry = spec.entry_point
+    if not isinstance(entry, str) or not entry.startswith("__main__:"):
+        return spec
+    whole = copy.copy(spec)
+    whole.entry_point = cast(EnvCreator, load_env_creator(entry))
+    return whole
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import loopwm.envs as _envs  # noqa: F401 (registers loopwm/…-v0 with Gymnasiu
 
 if TYPE_CHECKING:
     from loopwm.envs.checks import check_env as check_env
+    from loopwm.run import export as export
     from loopwm.run import load as load
     from loopwm.run import resume as resume
     from loopwm.run import train as train
@@ -18,10 +19,11 @@ _HOMES = {
     "train": "loopwm.run",
     "resume": "loopwm.run",
     "load": "loopwm.run",
+    "export": "loopwm.run",
     "certify": "loopwm.stability",
     "check_env": "loopwm.envs.checks",
 }
-__all__ = ["__version__", "certify", "check_env", "load", "resume", "train"]
+__all__ = ["__version__", "certify", "check_env", "export", "load", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

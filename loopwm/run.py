@@ -1,4 +1,4 @@
-"""What `loopwm.train`, `resume`, `load` and `evaluate` do."""
+"""What `loopwm.train`, `resume`, `load`, `export` and `evaluate` do."""
 
 import dataclasses
 import os
@@ -18,6 +18,7 @@ from loopwm.evaluation import certificate_of, depth_promise, record_episode, run
 from loopwm.models import AbstractOnePassModel, Normalizer, check_depth, resolve_networks
 from loopwm.session import Interrupted, Session, build_planner, build_run_networks
 from loopwm.training import RunConfig, RunFolder, checkpoint
+from loopwm.training.agent_file import SavedAgent, read_agent, write_agent
 from loopwm.training.run_folder import read_yaml
 
 DEFAULT_CONFIG = "classic_control"
@@ -104,7 +105,7 @@ def train(
         env_name(env), config=config, overrides=overrides, seed=seed, steps=steps
     )
     session = Session(env, resolved)
-    folder = RunFolder.create(out if out is not None else fresh_folder(resolved), resolved)
+    folder = RunFolder.create(out if out is not None else fresh_folder(resolved), session.config)
     return session.run(folder, resume=False, quiet=quiet)
 
 
@@ -160,10 +161,10 @@ def load(
     planner: str | None = None,
     rule: AbstractDepthRule | None = None,
 ) -> PlanningAgent | PolicyAgent:
-    """Loads the agent of a run, ready to act.
+    """Loads a trained agent, ready to act.
 
     Args:
-        run: the run's folder.
+        run: a run's folder, a file that `export` wrote, or pretrained:NAME.
         env: needed when the run was made with a function instead of an id.
         planner: a registered planner, or "policy" for the policy alone.
         rule: depth of imagined transitions; the model's own when left out.
@@ -172,19 +173,23 @@ def load(
         The agent.
 
     Raises:
-        UsageError: the folder holds no run, or no checkpoint; or its model cannot keep the rule.
+        UsageError: there is no run, no checkpoint or no such agent; or its model cannot keep the
+            rule.
     """
+    return _agent_of(read_agent(run), env, planner, rule)
+
+
+def _agent_of(
+    saved: SavedAgent, env: EnvSource | None, planner: str | None, rule: AbstractDepthRule | None
+) -> PlanningAgent | PolicyAgent:
     enable_compile_cache()
-    folder = RunFolder.open(run)
-    config = folder.read_config()
+    config, kept = saved.config, saved.networks
     spaces = Spaces.of_source(config.env if env is None else env)
-    arrays, _ = checkpoint.load(folder)
-    kept = "networks" if config.learner.average_rate is None else "average"
     skeleton = {
         "learner": {kept: build_run_networks(config, spaces)},
         "normalizer": Normalizer.create(spaces.observation.size),
     }
-    tree = checkpoint.with_arrays(skeleton, arrays)
+    tree = checkpoint.with_arrays(skeleton, saved.arrays)
     networks = resolve_networks(tree["learner"][kept])
     normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), tree["normalizer"])
     check_depth(rule, networks.world_model)
@@ -200,6 +205,19 @@ def load(
     )
 
 
+def export(run: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
+    """Writes the agent of a run into one file to share; the same as `loopwm export`.
+
+    Args:
+        run: the run's folder.
+        file: the file, a NumPy archive, which must not exist yet.
+
+    Raises:
+        UsageError: there is no run or no checkpoint, or the file exists or cannot be written.
+    """
+    write_agent(read_agent(run), file)
+
+
 def evaluate_run(
     run: str | os.PathLike[str],
     *,
@@ -210,10 +228,10 @@ def evaluate_run(
     seed: int = 1_000_000,
     env: EnvSource | None = None,
 ) -> dict[str, Any]:
-    """Evaluates the agent of a run; the same as the command `loopwm evaluate`.
+    """Evaluates a trained agent; the same as the command `loopwm evaluate`.
 
     Args:
-        run: the run's folder.
+        run: a run's folder, a file that `export` wrote, or pretrained:NAME.
         episodes: number of episodes, played side by side.
         rule: depth of imagined transitions; the model's own when left out.
         planner: a registered planner, or "policy" for the policy alone.
@@ -228,12 +246,11 @@ def evaluate_run(
         asked for.
 
     Raises:
-        UsageError: the folder holds no run, or the request does not fit it.
+        UsageError: there is no such run or agent, or the request does not fit it.
         RunFailure: the environment failed.
     """
-    agent = load(run, env=env, planner=planner, rule=rule)
-    folder = RunFolder.open(run)
-    config = folder.read_config()
+    saved = read_agent(run)
+    agent, config = _agent_of(saved, env, planner, rule), saved.config
     source = config.env if env is None else env
     limit = config.evaluation.max_episode_steps
     result = run_episodes(
@@ -244,7 +261,7 @@ def evaluate_run(
     own_depth = None if isinstance(model, AbstractOnePassModel) else model.depth
     record = {
         "env": config.env,
-        "env_steps": checkpoint.steps(folder)[-1],
+        "env_steps": saved.env_steps,
         "return_mean": float(np.mean(result.returns)),
         "return_std": float(np.std(result.returns)),
         "returns": list(result.returns),
@@ -275,6 +292,7 @@ def fresh_folder(config: RunConfig) -> pathlib.Path:
 __all__ = [
     "Interrupted",
     "evaluate_run",
+    "export",
     "load",
     "resolve_config",
     "resume",

@@ -1,6 +1,7 @@
 """Puts the parts of a run together and runs it."""
 
 import contextlib
+import dataclasses
 import shlex
 import signal
 import threading
@@ -87,16 +88,18 @@ class Session:
             UsageError: the environment cannot be made, a space is not supported, the model does
                 not fit the observations, or the replay does not fit into memory.
         """
-        self.source, self.config = source, config
+        self.source = source
         single = make(source)
         try:
             self.spaces = Spaces.of(single)
             given = config.evaluation.threshold
-            limited = time_limit(single) is not None
-            self.longest_episode = None if limited else config.collection.longest_episode
+            limit = time_limit(single)
+            self.longest_episode = None if limit else config.collection.longest_episode
             self.threshold = thresholds.reward_threshold(single) if given is None else given
         finally:
             single.close()
+        self._discount = config.learner.discount
+        self.config = dataclasses.replace(config, learner=config.learner.for_limit(limit))
         self.planner = build_planner(config, self.spaces)
         self.replay = Replay(
             config.collection.replay_capacity,
@@ -129,6 +132,11 @@ class Session:
             telemetry.message(
                 f"Writing to {folder.path}; the replay holds {self.replay.nbytes / 1e6:.1f} MB"
             )
+            if (lowered := self.config.learner.discount) < self._discount:
+                telemetry.message(
+                    f"learner.discount is {lowered:g} here instead of {self._discount:g}: the time "
+                    "limit is short (learner.limit_share=null keeps it)"
+                )
             with _stop_on_signal(trainer):
                 finished = trainer.run(VectorStepper(vector, self.spaces), Clock())
             agent = self._actor(trainer.resolved_networks(), trainer.normalizer)
@@ -150,7 +158,13 @@ class Session:
         return agent
 
     def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Telemetry) -> Trainer:
-        evaluation = self.config.evaluation
+        evaluation, collection = self.config.evaluation, self.config.collection
+
+        def random(longest: int) -> RandomAgent:
+            return RandomAgent(
+                actions=self.spaces.action.layout, spaces=self.spaces, longest=longest
+            )
+
         trainer = Trainer(
             self.config,
             folder,
@@ -158,7 +172,7 @@ class Session:
             learner,
             self.replay,
             make_actor=self._actor,
-            random_actor=RandomAgent(actions=self.spaces.action.layout, spaces=self.spaces),
+            random_actors=(random(collection.longest_hold), random(collection.search_hold)),
             evaluate=lambda actor, seed: run_episodes(
                 actor,
                 self.source,

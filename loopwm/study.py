@@ -9,7 +9,7 @@ from loopwm.evaluation.study_config import StudyConfig
 from loopwm.evaluation.study_model import study_world_model
 from loopwm.evaluation.study_module import study_module
 from loopwm.run import enable_compile_cache, load
-from loopwm.training import RunFolder
+from loopwm.training.agent_file import read_agent
 
 
 def study_run(
@@ -21,7 +21,7 @@ def study_run(
     """Certifies and measures the world model of a run; the same as `loopwm stability RUN`.
 
     Args:
-        run: the run's folder.
+        run: a run's folder, an agent's file, or pretrained:NAME.
         config: sizes of the study.
         env: needed when the run was made with a function instead of an id.
 
@@ -29,12 +29,11 @@ def study_run(
         The study; `loopwm.evaluation.stability_report` makes a page of it.
 
     Raises:
-        UsageError: the folder holds no run, or something voids the model's certificate.
+        UsageError: there is no such run or agent, or something voids the model's certificate.
         RunFailure: the environment failed.
     """
     sizes = StudyConfig() if config is None else config
-    agent = load(run, env=env)
-    made = RunFolder.open(run).read_config()
+    agent, made = load(run, env=env), read_agent(run).config
     source = made.env if env is None else env
     spaces = Spaces.of_source(source)
     visits = visit(agent, source, spaces, steps=sizes.episode_steps, seed=sizes.seed)

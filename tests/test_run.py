@@ -233,6 +233,24 @@ def test_solved_at_is_the_first_evaluation_at_or_over_the_threshold(cartpole_run
         assert summary["solved_at"] == (None if name == "over" else 48)
 
 
+def test_a_run_may_end_once_solved(cartpole_run, tmp_path):
+    evaluation = {"threshold": cartpole_run.evals[0]["return_mean"], "stop_when_solved": True}
+    _, folder = train(tmp_path, seed=0, evaluation=evaluation)
+    summary = json.loads(folder.summary_file.read_text())
+    assert summary["solved_at"] == 48 and 48 <= summary["env_steps"] < DEBUG.steps
+    assert folder.report_file.exists()
+
+
+def test_a_short_time_limit_lowers_the_discount_of_loaded_agents_too(tmp_path, capsys):
+    def short():
+        return gym.make("CartPole-v1", max_episode_steps=40)
+
+    made = loopwm.train(short, config="debug", out=tmp_path / "run", steps=48)
+    assert "learner.discount is 0.95 here instead of 0.99" in capsys.readouterr().err
+    loaded = loopwm.load(tmp_path / "run", env=short)
+    assert made.discount == loaded.discount == pytest.approx(0.95)
+
+
 def test_an_environment_may_be_a_function(cartpole_run, tmp_path):
     agent, folder = train(tmp_path / "run", toy_envs.Corridor, steps=40)
     assert folder.read_config().env == "Corridor"

@@ -38,12 +38,15 @@ def on_core(core: int, words: list[str]) -> list[str]:
     return (["taskset", "-c", str(core)] if shutil.which("taskset") else []) + words
 
 
-def ours(env: str, seed: int, core: int, out: pathlib.Path, steps: int) -> pathlib.Path:
+def ours(
+    env: str, seed: int, core: int, out: pathlib.Path, steps: int, *settings: str
+) -> pathlib.Path:
     """Trains one run with the command line, pinned to a core."""
     if not (out / "report.html").exists():
         shutil.rmtree(out, ignore_errors=True)
         words = [sys.executable, "-m", "loopwm.cli.main", "train", env, "--seed", str(seed)]
         words += ["--steps", str(steps), "--out", str(out)]
+        words += [word for setting in settings for word in ("--set", setting)]
         subprocess.run(
             on_core(core, words), env=environment(), check=True, stderr=subprocess.DEVNULL
         )

@@ -34,14 +34,17 @@ PLANS: dict[str, CoarseConfig] = {
 }
 
 
-def agents(run: pathlib.Path, depth: int, plans: list[str]) -> dict[str, PlanningAgent]:
-    """The agent of a run at a full depth, with each way to plan."""
+def agents(
+    run: pathlib.Path, depth: int, plans: list[str], elites: int | None
+) -> dict[str, PlanningAgent]:
+    """The agent of a run at a full depth, with each way to plan and the same number of elites."""
     base = loopwm.load(run)
     assert isinstance(base, PlanningAgent)
     rule = None if depth == base.world_model.depth else FixedDepth(depth)
     found = {}
     for name in plans:
-        config = dataclasses.replace(base.planner.config, coarse=PLANS[name])
+        own = base.planner.config
+        config = dataclasses.replace(own, coarse=PLANS[name], elites=elites or own.elites)
         planner = config.build(base.spaces.action.layout)
         found[name] = dataclasses.replace(base, planner=planner, rule=rule)
     return found
@@ -75,7 +78,7 @@ def observations(source: str, batch: int) -> np.ndarray:
 def report(run: pathlib.Path, depth: int, words: argparse.Namespace) -> None:
     """The rows of one agent at one full depth."""
     config = RunFolder.open(run).read_config()
-    several = agents(run, depth, ["full", *words.plans])
+    several = agents(run, depth, ["full", *words.plans], words.elites)
     times = timed(several, observations(config.env, words.episodes), words.repeats)
     for name, agent in several.items():
         result = run_episodes(
@@ -105,6 +108,7 @@ def main() -> None:
         choices=sorted(set(PLANS) - {"full"}),
         default=["every", "last", "last_terminal"],
     )
+    parser.add_argument("--elites", type=int, help="of every plan; the run's own unless given")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1_000_000)

@@ -1,11 +1,11 @@
 """Unshared stacks beside the looped cores of grids.py, trained alike, for docs/results/depth.md.
 
     python docs/results/unshared.py flood --blocks 30 --balanced --gamma 0.985 --steps 1500 --seed 0
-    python docs/results/unshared.py ice --blocks 20 --seed 0
+    python docs/results/unshared.py ice --blocks 16 --gamma 0.985 --steps 1500 --seed 0
 
-A stack has the prelude, block and read-out of `grids.py --core infinity`, but every one of its
-blocks has weights of its own, and so it has no more loops to give to a larger grid. Prints one
-Markdown row a seed.
+A stack has the prelude, block and read-out of the core that `grids.py` trains on the task
+(`--core resting` on flood fill, `passing` on ice), but every one of its blocks has weights of its
+own, and so it has no more loops to give to a larger grid. Prints one Markdown row a seed.
 """
 
 import argparse
@@ -15,12 +15,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from grid_tasks import Task, flood_task, ice_task
-from grids import exact_share, infinity, train
+from grids import CORES, exact_share, train
 from jaxtyping import Array, PRNGKeyArray
 
 from loopwm.core import RESULTS, GridConfig, GridCore, LoopStats, Solution
 from loopwm.core.cells import CellPrelude, CellReadout
 from loopwm.nn import resolve
+
+BLOCKS = {"flood": "resting", "ice": "passing"}
+"""Whose block a stack is made of, by task; a key of `CORES`."""
 
 
 class Stack(eqx.Module):
@@ -95,7 +98,7 @@ def main() -> None:
                 task = flood_task(seed, blocks, blocks, words.balanced)
             else:
                 task = ice_task(seed, blocks, blocks)
-            config = infinity(words.task, words.gamma, rest=words.task == "flood")
+            config = CORES[BLOCKS[words.task]](words.task, words.gamma)
             began = time.perf_counter()
             how = {"steps": words.steps, "batch": words.batch, "rate": words.rate}
             inputs = task.train.inputs.shape[-1]

@@ -65,7 +65,7 @@ def _run(check: Callable[[Subject], Iterable[Finding]], subject: Subject) -> lis
             Finding(
                 name,
                 Level.ERROR,
-                f"The environment raised {type(error).__name__} while this was checked: "
-                f"{as_clause(error)}; correct it.",
+                f"{type(error).__name__} was raised while this was checked: {as_clause(error)}; "
+                "correct the environment.",
             )
         ]

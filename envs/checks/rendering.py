@@ -12,7 +12,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from loopwm.envs.checks.finding import Finding, Level
 from loopwm.envs.checks.interface import warned
 from loopwm.envs.checks.subject import Subject
-from loopwm.envs.workers import without_script
+from loopwm.envs.workers import whole_spec, without_script
 from loopwm.errors import as_clause
 
 PATIENCE = 120.0
@@ -43,7 +43,7 @@ def _elsewhere(spec: EnvSpec, mode: str, seed: int) -> list[str]:
     """What there is to say about a render mode, tried in a process of its own."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    make = functools.partial(spec.make, render_mode=mode, disable_env_checker=True)
+    make = functools.partial(whole_spec(spec).make, render_mode=mode, disable_env_checker=True)
     process = context.Process(
         target=_render, args=(CloudpickleWrapper(make), seed, there), daemon=True
     )

@@ -21,10 +21,10 @@ def evaluate(
     seed: int = 1_000_000,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Evaluate the agent of a run on environments of its own.
+    """Evaluate a trained agent on environments of its own.
 
     Args:
-        run: folder of the run.
+        run: folder of a run, an agent's file, or pretrained:NAME (acrobot, cartpole, pendulum).
         episodes: number of episodes.
         depth: loops of each imagined transition: a number, certified:TOL, residual:TOL,
             second_difference:TOL, or gate:P with the exit probability that stops.

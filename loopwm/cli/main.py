@@ -9,6 +9,7 @@ import tyro
 from loopwm.cli.check_env import check_env
 from loopwm.cli.envs import envs
 from loopwm.cli.evaluate import evaluate
+from loopwm.cli.export import export
 from loopwm.cli.stability import stability
 from loopwm.cli.train import train
 from loopwm.errors import RunFailure, UsageError
@@ -17,6 +18,7 @@ COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "stability": stability,
+    "export": export,
     "check-env": check_env,
     "envs": envs,
 }

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from loopwm.pretrained import PREFIX
+
 if TYPE_CHECKING:
     from loopwm.evaluation.study import Study
 
@@ -20,19 +22,21 @@ def stability(
     """Say what is proven of a loop, measure what it does, and hold one against the other.
 
     Args:
-        target: folder of a run, or module:factory, a function without arguments that returns an
-            update h -> h and a state h.
-        out: folder for report.html (default: RUN/stability; none for a module).
+        target: folder of a run, an agent's file, or pretrained:NAME; or module:factory, a function
+            without arguments that returns an update h -> h and a state h.
+        out: folder for report.html (default: stability in the run's folder, else none).
         as_json: print one JSON object instead of a table.
     """
     from loopwm.evaluation.stability_report import check_folder, write_stability_report
     from loopwm.study import study_run, study_update
-    from loopwm.training import RunFolder
+    from loopwm.training.agent_file import read_agent
 
-    is_run = pathlib.Path(target).exists() or ":" not in target
+    path = pathlib.Path(target)
+    is_run = target.startswith(PREFIX) or path.exists() or ":" not in target
     if is_run:
-        RunFolder.open(target)
-        out = pathlib.Path(target) / "stability" if out is None else out
+        read_agent(target)
+    if out is None and path.is_dir():
+        out = path / "stability"
     if out is not None:
         check_folder(out)
     study = study_run(target) if is_run else study_update(target)

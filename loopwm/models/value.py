@@ -5,7 +5,7 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from loopwm.errors import UsageError
 from loopwm.nn import MLP
@@ -14,9 +14,10 @@ from loopwm.nn import MLP
 class ValueSupport(eqx.Module):
     r"""Histogram over normalised returns in [−1, 1].
 
-    A value is $V' = (1-\gamma) V / r_{max}$, the discounted average reward over the largest
-    absolute reward, which cannot leave [−1, 1]. A target is smoothed by a Gaussian before it is
-    put in bins (HL-Gauss); the cross-entropy with it is robust to the scale of rewards.
+    A value is $V' = 2^n (1-\gamma) V / r_{max}$, the discounted average reward over the largest
+    absolute reward, times the critic's zoom; without zoom it cannot leave [−1, 1]. A target is
+    smoothed by a Gaussian before it is put in bins (HL-Gauss); the cross-entropy with it is robust
+    to the scale of rewards.
 
     Source: Farebrother et al. 2024, "Stop Regressing: Training Value Functions via
         Classification for Scalable Deep RL" (arXiv 2403.03950), section 3.1.
@@ -81,6 +82,8 @@ class Critic(eqx.Module):
     support: ValueSupport
     reads: int = eqx.field(static=True)
     """First entries of z that it reads."""
+    zoom: Int[Array, ""]
+    """n: values are 2ⁿ (1 − γ) V / r_max. Not trained, but set from the returns seen."""
 
     def __init__(self, latent: int, action: int, config: ValueConfig, *, key: PRNGKeyArray):
         """Args: entries of z that are read, size of u, sizes of the networks, PRNG key."""
@@ -98,6 +101,12 @@ class Critic(eqx.Module):
         self.members = eqx.filter_vmap(build)(jax.random.split(key, config.members))
         self.support = ValueSupport(config.bins)
         self.reads = latent
+        self.zoom = jnp.zeros((), jnp.int32)
+
+    @property
+    def scale(self) -> Float[Array, ""]:
+        """2ⁿ: a normalised reward of 1 is worth (1 − γ) 2ⁿ in units of the values, scalar."""
+        return jnp.exp2(self.zoom.astype(jnp.float32))
 
     def logits(
         self, z: Float[Array, " latent"], u: Float[Array, " action"]

@@ -99,8 +99,8 @@ def differentiable(model: AbstractPlanningModel) -> AbstractPlanningModel:
 class NetworksModel(AbstractPlanningModel):
     """The trained networks as a planner sees them. Resolve their constrained weights first.
 
-    Rewards and values are normalised: rewards by the largest absolute reward and by 1 − γ, so
-    that returns lie in about [−1, 1] in every environment.
+    Rewards and values are normalised: rewards by the largest absolute reward, 1 − γ and the zoom of
+    the critic, so that returns lie in about [−1, 1] in every environment.
     """
 
     networks: Networks
@@ -116,7 +116,7 @@ class NetworksModel(AbstractPlanningModel):
         outcome = model.outcome(z, u, solution.value)
         return Imagined(
             z=solution.value,
-            reward=(1.0 - self.discount) * outcome.reward,
+            reward=(1.0 - self.discount) * self.networks.critic.scale * outcome.reward,
             continuation=outcome.continuation,
             loops=solution.stats.loops.astype(jnp.float32),
         )

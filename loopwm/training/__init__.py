@@ -6,6 +6,7 @@ from loopwm.training.config import CollectionConfig as CollectionConfig
 from loopwm.training.config import EvaluationConfig as EvaluationConfig
 from loopwm.training.config import LearnerConfig as LearnerConfig
 from loopwm.training.config import RunConfig as RunConfig
+from loopwm.training.counters import Counters as Counters
 from loopwm.training.deferred import Curriculum as Curriculum
 from loopwm.training.deferred import DeferredConfig as DeferredConfig
 from loopwm.training.depth import DepthLaw as DepthLaw
@@ -13,12 +14,12 @@ from loopwm.training.depth import TrainingDepth as TrainingDepth
 from loopwm.training.learner import LearnerState as LearnerState
 from loopwm.training.learner import init_learner as init_learner
 from loopwm.training.learner import update as update
-from loopwm.training.losses import td_lambda as td_lambda
 from loopwm.training.open_loop import AbstractOpenLoop as AbstractOpenLoop
 from loopwm.training.open_loop import OpenLoopGrid as OpenLoopGrid
 from loopwm.training.open_loop import OpenLoopWorldModel as OpenLoopWorldModel
 from loopwm.training.replay import Replay as Replay
 from loopwm.training.replay import SequenceBatch as SequenceBatch
+from loopwm.training.returns import td_lambda as td_lambda
 from loopwm.training.run_folder import RunFolder as RunFolder
 from loopwm.training.supervised import Decoding as Decoding
 from loopwm.training.supervised import SupervisedConfig as SupervisedConfig
@@ -29,7 +30,6 @@ from loopwm.training.supervised import train_open_loop as train_open_loop
 from loopwm.training.telemetry import RunTelemetry as RunTelemetry
 from loopwm.training.telemetry import Telemetry as Telemetry
 from loopwm.training.trainer import Actor as Actor
-from loopwm.training.trainer import Counters as Counters
 from loopwm.training.trainer import EvaluationResult as EvaluationResult
 from loopwm.training.trainer import EvaluationStopped as EvaluationStopped
 from loopwm.training.trainer import Trainer as Trainer

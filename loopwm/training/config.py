@@ -15,7 +15,10 @@ class LearnerConfig:
     """Losses, optimiser and targets."""
 
     discount: float = 0.99
-    """γ, discount a step."""
+    """γ, discount a step, at most; see `limit_share`."""
+    limit_share: float | None = 0.5
+    """Largest 1 / (1 − γ) as a share of the environment's time limit, but 20 steps in any case: a
+    short task is not judged by what would come long after its end. Null leaves γ as it is."""
     batch_size: int = 64
     """Sequences an update."""
     sequence: int = 5
@@ -74,6 +77,10 @@ class LearnerConfig:
                 )
         if not 0.0 < self.discount < 1.0:
             raise UsageError(f"learner.discount is {self.discount}; give a value in (0, 1).")
+        if self.limit_share is not None and not self.limit_share > 0.0:
+            raise UsageError(
+                f"learner.limit_share is {self.limit_share}; give more than 0, or null."
+            )
         if not self.learning_rate > 0.0:
             raise UsageError(f"learner.learning_rate is {self.learning_rate}; give more than 0.")
         if not 0.0 <= self.trace <= 1.0 or not 0.0 < self.target_rate <= 1.0:
@@ -99,6 +106,13 @@ class LearnerConfig:
                 "learner.batch_size is 1, but a learned depth compares sequences; give at least 2."
             )
 
+    def for_limit(self, limit: int | None) -> "LearnerConfig":
+        """These settings in an environment with a time limit of so many steps; None without one."""
+        if limit is None or self.limit_share is None:
+            return self
+        largest = 1.0 - 1.0 / max(20.0, self.limit_share * limit)
+        return dataclasses.replace(self, discount=min(self.discount, largest))
+
 
 @dataclasses.dataclass(frozen=True)
 class CollectionConfig:
@@ -117,7 +131,15 @@ class CollectionConfig:
     same_step_reset: bool = False
     """Reset an environment in the step that ends its episode instead of in the next."""
     random_steps: int = 250
-    """Env steps with random actions before learning starts."""
+    """Env steps with random actions before learning starts, at least."""
+    search_steps: int = 10_000
+    """Env steps with random actions at most: they go on after random_steps while no task has ended
+    and rewards depend on nothing but the action, so that there is nothing to plan for."""
+    longest_hold: int = 16
+    """Env steps that a random action is held at most; log-uniform from 1 on. 1 draws a new one
+    every step."""
+    search_hold: int = 64
+    """The same after random_steps."""
     updates_per_step: float = 1.0
     """Update-to-data ratio: updates an env step."""
     updates_per_call: int = 8
@@ -127,11 +149,12 @@ class CollectionConfig:
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
-        if min(self.envs, self.random_steps, self.updates_per_call) < 1:
-            raise UsageError(
-                f"collection.envs, random_steps and updates_per_call are {self.envs}, "
-                f"{self.random_steps} and {self.updates_per_call}; each needs to be at least 1."
-            )
+        counts = ("envs", "random_steps", "search_steps", "longest_hold", "search_hold")
+        for name in (*counts, "updates_per_call"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"collection.{name} is {getattr(self, name)}; it needs to be at least 1."
+                )
         if not 0.0 < self.worker_timeout < float("inf"):
             raise UsageError(
                 f"collection.worker_timeout is {self.worker_timeout}; give a positive, finite "
@@ -165,6 +188,8 @@ class EvaluationConfig:
     """An evaluation episode that the environment itself does not end is cut here."""
     threshold: float | None = None
     """Mean return that counts as solved; the environment's own when null."""
+    stop_when_solved: bool = False
+    """End the run at the first evaluation that reaches the threshold."""
 
     def __post_init__(self):
         """Refuses counts below 1."""

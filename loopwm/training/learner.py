@@ -23,7 +23,14 @@ from loopwm.training.depth import (
     mean_depth,
     move_mean,
 )
-from loopwm.training.losses import Sequence, Terms, has_auxiliary, has_gate, sequence_terms
+from loopwm.training.losses import (
+    FLAT,
+    Sequence,
+    Terms,
+    has_auxiliary,
+    has_gate,
+    sequence_terms,
+)
 from loopwm.training.replay import SequenceBatch
 
 Tree = TypeVar("Tree")
@@ -40,6 +47,8 @@ class LearnerState(eqx.Module):
     """Logarithm of α, the weight of the policy's entropy, which keeps it at its target."""
     key: PRNGKeyArray
     updates: Int[Array, ""]
+    curvature: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.asarray(FLAT))
+    """A: how much more small rewards count in the reward's loss, see `compressed`."""
     average: Networks | None = None
     """Exponential moving average of the networks, which acts in evaluation; None if not kept."""
     depth: LearnedDepth | None = None
@@ -99,13 +108,26 @@ def start_values(state: LearnerState, mean_reward: float) -> LearnerState:
     Returns:
         The learner with its values started.
     """
-    value = jnp.asarray(mean_reward, jnp.float32)
+    value = jnp.asarray(mean_reward, jnp.float32) * state.networks.critic.scale
+    return eqx.tree_at(_critics, state, tuple(c.started_at(value) for c in _critics(state)))
 
-    def critics(s):
-        averaged = () if s.average is None else (s.average.critic,)
-        return (s.networks.critic, s.target_critic, *averaged)
 
-    return eqx.tree_at(critics, state, tuple(c.started_at(value) for c in critics(state)))
+def zoomed(state: LearnerState, zoom: int) -> LearnerState:
+    """The learner with values in other units: those of a critic's `zoom`.
+
+    What the critic has learned is not rescaled; training brings it to the new units.
+    """
+    # An array for each: updates give up their buffers one by one.
+    changed = tuple(
+        eqx.tree_at(lambda c: c.zoom, critic, jnp.asarray(zoom, jnp.int32))
+        for critic in _critics(state)
+    )
+    return eqx.tree_at(_critics, state, changed)
+
+
+def _critics(state: LearnerState) -> tuple[Critic, ...]:
+    averaged = () if state.average is None else (state.average.critic,)
+    return (state.networks.critic, state.target_critic, *averaged)
 
 
 def _draw_depths(
@@ -148,6 +170,7 @@ def _batch_loss(
             jnp.exp(state.log_temperature),
             config,
             steps,
+            state.curvature,
             key=sequence_key,
         )
 
@@ -208,6 +231,7 @@ def _one_update(
         log_temperature=state.log_temperature + config.temperature_rate * missing,
         key=key,
         updates=state.updates + 1,
+        curvature=state.curvature,
         average=average,
         depth=learned,
     )

@@ -18,6 +18,7 @@ from loopwm.models import (
 )
 from loopwm.training.config import LearnerConfig
 from loopwm.training.deferred import deferred_terms
+from loopwm.training.returns import td_lambda
 
 
 class Sequence(NamedTuple):
@@ -35,45 +36,26 @@ class Sequence(NamedTuple):
     """Whether the step belongs to the episode."""
 
 
-def td_lambda(
-    reward: Float[Array, " steps"],
-    terminated: Bool[Array, " steps"] | Float[Array, " steps"],
-    valid: Bool[Array, " steps"],
-    next_value: Float[Array, " steps"],
-    discount: float,
-    trace: float,
-) -> Float[Array, " steps"]:
-    r"""TD(λ) targets along a sequence.
+FLAT = 0.1
+"""Smallest curvature of `compressed`, which changes nothing by more than 0.2 %."""
 
-    $$G_t = r_t + \gamma (1 - d_t) \big[(1-\lambda) V_{t+1} + \lambda G_{t+1}\big]$$
 
-    where the bracket is $V_{t+1}$ alone at the last valid step. Termination $d_t$ stops the
-    bootstrap; truncation does not: it ends the sequence, and $V_{t+1}$ of the final observation
-    stands in.
+def compressed(reward: Float[Array, "*shape"], curvature: Float[Array, ""]) -> Array:
+    r"""Rewards on a scale on which small ones count as well as large ones.
+
+    $$\tilde r = \frac{\operatorname{asinh}(r \sinh A)}{A}$$
+
+    maps [−1, 1] onto itself, is linear for A → 0, and for large A logarithmic but for the smallest
+    r: the squared error of rewards of 0.01 counts although there are others of 1.
 
     Args:
-        reward: r_t, shape (steps,), in the units of the value.
-        terminated: d_t, shape (steps,), or the probability of it.
-        valid: whether step t belongs to the episode, shape (steps,).
-        next_value: V(o_{t+1}), shape (steps,).
-        discount: γ.
-        trace: λ.
+        reward: r, over the largest absolute reward.
+        curvature: A, scalar, at least 0.1.
 
     Returns:
-        G_t, shape (steps,); meaningless where not valid.
-
-    Source: Sutton and Barto 2018, equation 12.2 in recursive form.
+        The same shape.
     """
-    follows = jnp.concatenate([valid[1:], jnp.zeros(1, bool)])
-
-    def body(later, inputs):
-        r, done, value, has_next = inputs
-        bootstrap = jnp.where(has_next, (1.0 - trace) * value + trace * later, value)
-        target = r + discount * (1.0 - done) * bootstrap
-        return target, target
-
-    inputs = (reward, terminated, next_value, follows)
-    return jax.lax.scan(body, jnp.zeros(()), inputs, reverse=True)[1]
+    return jnp.arcsinh(reward * jnp.sinh(curvature)) / curvature
 
 
 class Imagination(NamedTuple):
@@ -120,6 +102,7 @@ def sequence_terms(
     temperature: Float[Array, ""],
     config: LearnerConfig,
     steps: Int[Array, ""] | None = None,
+    curvature: Float[Array, ""] | float = FLAT,
     *,
     key: PRNGKeyArray,
 ) -> Terms:
@@ -133,6 +116,7 @@ def sequence_terms(
         temperature: weight of the policy's entropy, scalar.
         config: weights and constants.
         steps: K of deferred decoding, scalar; each step is decoded when left out.
+        curvature: A of the reward's loss, scalar, see `compressed`.
         key: PRNG key.
 
     Returns:
@@ -180,7 +164,7 @@ def sequence_terms(
     return Terms(
         consistency=consistency,
         reconstruction=reconstruction,
-        reward=jnp.sum(weight * (outcome.reward - sequence.reward) ** 2),
+        reward=jnp.sum(weight * _reward_error(outcome.reward, sequence.reward, curvature)),
         continuation=jnp.sum(weight * (jax.nn.softplus(logit) - goes_on * logit)),
         value=jnp.sum(weight * cross),
         imagined_value=jnp.mean(imagined_weight * cross_imagined),
@@ -207,6 +191,16 @@ def _auxiliary_loss(
         return jnp.zeros(())
     own = jax.random.fold_in(key, 3)
     return model.auxiliary(sequence.observation, sequence.action, sequence.valid, key=own)
+
+
+def _reward_error(
+    predicted: Float[Array, " steps"],
+    reward: Float[Array, " steps"],
+    curvature: Float[Array, ""] | float,
+) -> Float[Array, " steps"]:
+    """Squared error of compressed rewards."""
+    bend = jnp.asarray(curvature)
+    return (compressed(predicted, bend) - compressed(reward, bend)) ** 2
 
 
 def has_gate(model: AbstractWorldModel) -> bool:
@@ -316,7 +310,8 @@ def value_targets(
     following = jnp.concatenate([z[1:], imagined.z[1:]])
     keys = jax.random.split(key, len(following))
     value = jax.vmap(lambda state, k: _smaller(bootstrap.value(state, key=k), k))(following, keys)
-    steps, discount, unit = len(sequence.valid), config.discount, 1.0 - config.discount
+    steps, discount = len(sequence.valid), config.discount
+    unit = (1.0 - discount) * target_critic.scale
     going = jnp.ones(len(imagined.continuation), bool)
     dreamt = td_lambda(
         unit * imagined.reward,

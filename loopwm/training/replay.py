@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -30,6 +30,18 @@ class SequenceBatch:
     """Whether the task ended with that step; truncation leaves it False."""
     valid: Bool[np.ndarray, "updates batch steps"]
     """Whether the step belongs to the episode that the sequence starts in."""
+
+
+class History(NamedTuple):
+    """Rewards in the order in which they were had, oldest first."""
+
+    reward: Float[np.ndarray, "envs steps"]
+    terminated: Bool[np.ndarray, "envs steps"]
+    """Whether the task ended with that step."""
+    ended: Bool[np.ndarray, "envs steps"]
+    """Whether the episode did, or is not known to go on."""
+    made: Bool[np.ndarray, "envs steps"]
+    """Whether a step was made: not between episodes, nor before the first."""
 
 
 def _memory() -> float:
@@ -103,6 +115,29 @@ class Replay:
     def __len__(self) -> int:
         """Steps that a sequence can start at."""
         return int(np.sum(~self._last))
+
+    def steps(
+        self,
+    ) -> tuple[
+        Float[np.ndarray, "steps action"], Float[np.ndarray, " steps"], Bool[np.ndarray, " steps"]
+    ]:
+        """Actions, rewards and whether the task ended, of all steps stored."""
+        there = ~self._last
+        return self._action[there], self._reward[there], self._terminated[there]
+
+    def history(self, steps: int) -> History:
+        """The newest records of each environment, `steps` of them or all that there is room for."""
+        length = self._last.shape[1]
+        count = min(steps, length - 1)
+        env = np.arange(len(self._last))[:, None]
+        index = (self._position[:, None] - count + np.arange(count)) % length
+        made = ~self._last[env, index]
+        return History(
+            reward=self._reward[env, index],
+            terminated=self._terminated[env, index] & made,
+            ended=self._last[env, (index + 1) % length] & made,
+            made=made,
+        )
 
     def begin(self, observation: Observations, mask: Bool[np.ndarray, " envs"]) -> None:
         """Starts an episode in the masked environments with their first observation o_0."""

@@ -21,25 +21,13 @@ from loopwm.training.actor import EvaluationResult as EvaluationResult
 from loopwm.training.actor import EvaluationStopped as EvaluationStopped
 from loopwm.training.clock import Clock
 from loopwm.training.config import RunConfig
-from loopwm.training.learner import LearnerState, Metrics, start_values, update
+from loopwm.training.counters import Counters
+from loopwm.training.exploration import may_learn
+from loopwm.training.learner import LearnerState, Metrics, update
 from loopwm.training.replay import Replay
 from loopwm.training.run_folder import RunFolder
 from loopwm.training.telemetry import Telemetry, eval_line
-
-
-@dataclasses.dataclass
-class Counters:
-    """Plain numbers that a checkpoint keeps."""
-
-    env_steps: int = 0
-    wall_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    updates_owed: float = 0.0
-    reward_scale: float = 1e-8
-    reward_sum: float = 0.0
-    solved_at: int | None = None
-    next_evaluation: int = 0
-    next_checkpoint: int = 0
+from loopwm.training.zoom import EVERY, fitted
 
 
 class Trainer:
@@ -54,7 +42,7 @@ class Trainer:
         replay: Replay,
         *,
         make_actor: Callable[[Networks, Normalizer], Actor],
-        random_actor: Actor,
+        random_actors: tuple[Actor, Actor],
         evaluate: Callable[[Actor, int], EvaluationResult],
         summarise: Callable[[LearnerState, Counters, list[dict[str, Any]]], dict[str, Any]],
         threshold: float | None,
@@ -70,7 +58,7 @@ class Trainer:
             learner: state of the learner.
             replay: memory of the steps made, empty.
             make_actor: agent for resolved networks and a normaliser.
-            random_actor: agent of the random steps.
+            random_actors: agents of the random steps, and of the search after them.
             evaluate: plays evaluation episodes with an agent and a seed; it may give up with
                 `EvaluationStopped` when a stop was requested.
             summarise: contents of summary.json.
@@ -84,7 +72,7 @@ class Trainer:
             lambda x: jnp.asarray(x, x.dtype) if eqx.is_inexact_array(x) else x, learner
         )
         self.replay = replay
-        self._make_actor, self._random = make_actor, random_actor
+        self._make_actor, self._random = make_actor, random_actors
         self._evaluate, self._summarise = evaluate, summarise
         self.threshold, self.telemetry = threshold, telemetry
         self._longest_episode = longest_episode
@@ -98,7 +86,7 @@ class Trainer:
         )
         self.stop_requested = False
         envs = config.collection.envs
-        self._random_state = random_actor.initial_state(seed=config.seed, batch=envs)
+        self._random_state = random_actors[0].initial_state(seed=config.seed, batch=envs)
         self.actor = self._actor_of(self.learner.networks)
         self._actor_state = self.actor.initial_state(seed=config.seed, batch=envs)
         self._returns, self._lengths = np.zeros(envs), np.zeros(envs, np.int64)
@@ -108,10 +96,10 @@ class Trainer:
     @property
     def learning(self) -> bool:
         """Whether the random steps are over."""
-        return self.counters.env_steps >= self.config.collection.random_steps
+        return self.counters.learning_since is not None
 
     def run(self, stepper: VectorStepper, clock: Clock) -> bool:
-        """Runs to the configured number of env steps.
+        """Runs to the configured number of env steps, or until solved where that is the end.
 
         Args:
             stepper: the environments to learn in.
@@ -128,7 +116,7 @@ class Trainer:
             stepper.reset(seed=self._env_seed())
         self._begin(stepper, np.ones(self.config.collection.envs, bool))
         clock.start(self.counters.wall_seconds, self.counters.compile_seconds)
-        while self.counters.env_steps < self.config.steps and not self.stop_requested:
+        while not self._finished() and not self.stop_requested:
             self._collect(stepper)
             self._learn()
             self._read_clock(clock)
@@ -140,7 +128,12 @@ class Trainer:
                 self.save()
         self._read_clock(clock)
         self._save_once()
-        return self.counters.env_steps >= self.config.steps
+        return self._finished()
+
+    def _finished(self) -> bool:
+        counters, evaluation = self.counters, self.config.evaluation
+        solved = evaluation.stop_when_solved and counters.solved_at is not None
+        return solved or counters.env_steps >= self.config.steps
 
     def resolved_networks(self) -> Networks:
         """The networks to evaluate and to keep as they are now, constrained weights resolved."""
@@ -167,6 +160,7 @@ class Trainer:
         self.replay.begin(stepper.observation, mask)
         self._see(stepper.observation[mask])
         self._actor_state = self.actor.restart(self._actor_state, mask)
+        self._random_state = self._random[0].restart(self._random_state, mask)
         self._returns[mask], self._lengths[mask] = 0.0, 0
 
     def _see(self, observations: np.ndarray) -> None:
@@ -187,9 +181,9 @@ class Trainer:
                 )
             self._decisions.append(1e3 * (time.perf_counter() - began) / len(stepper.observation))
         else:
-            action, self._random_state = self._random.act(
-                stepper.raw, self._random_state, explore=True
-            )
+            search = self.counters.env_steps >= self.config.collection.random_steps
+            state = self._random_state
+            action, self._random_state = self._random[search].act(stepper.raw, state, explore=True)
         with self._naming_last_good():
             transitions = stepper.step(action)
         self._store(self.spaces.action.encode(action), transitions)
@@ -212,10 +206,11 @@ class Trainer:
         self._see(transitions.next_observation[real])
         rewards = transitions.reward[real].astype(float)
         counters, collection = self.counters, self.config.collection
-        was_learning = self.learning
+        was_learning, before = self.learning, counters.env_steps
         counters.env_steps += int(real.sum())
+        if not was_learning and may_learn(self.replay, collection, before, counters.env_steps):
+            counters.learning_since = counters.env_steps
         counters.reward_scale = max(counters.reward_scale, *np.abs(rewards), 1e-8)
-        counters.reward_sum += float(rewards.sum())
         if was_learning:
             counters.updates_owed += collection.updates_per_step * float(real.sum())
         elif self.learning:
@@ -244,9 +239,10 @@ class Trainer:
         metrics: Metrics | None = None
         if not self.learning or counters.updates_owed < collection.updates_per_call:
             return
-        if int(self.learner.updates) == 0:
-            mean = counters.reward_sum / counters.env_steps / counters.reward_scale
-            self.learner = start_values(self.learner, mean)
+        if counters.env_steps >= counters.next_look:
+            counters.next_look = counters.env_steps + EVERY
+            gamma, scale = self.config.learner.discount, counters.reward_scale
+            self.learner = fitted(self.learner, self.replay, gamma, scale)
         while counters.updates_owed >= collection.updates_per_call and not self.stop_requested:
             counters.updates_owed -= collection.updates_per_call
             metrics = self._update_once()

@@ -134,6 +134,9 @@ def test_restart_changes_only_the_masked_environments(case):
         assert not np.array_equal(warm.memory[0], cold.memory[0])  # plans are warm-started
         np.testing.assert_array_equal(half.memory[0], cold.memory[0])
         np.testing.assert_array_equal(half.memory[1], warm.memory[1])
+    elif kind == "random":
+        assert np.asarray(half.memory.left)[0] == 0  # a new action is drawn
+        np.testing.assert_array_equal(half.memory.action[1], warm.memory.action[1])
     else:
         assert half.memory is None
 
@@ -181,6 +184,24 @@ def test_random_actions_are_uniform():
             actions, bins=2 if spaces.action.layout.discrete else 8, range=(low, high)
         )
         assert counts.min() > 0.8 * 4000 / len(counts) and counts.sum() == 4000
+
+
+@pytest.mark.parametrize("longest", [1, 8])
+def test_random_actions_are_held(longest):
+    spaces = Spaces.of_source("Pendulum-v1")
+    agent = RandomAgent(actions=spaces.action.layout, spaces=spaces, longest=longest)
+    state, taken = agent.initial_state(seed=2, batch=100), []
+    for _ in range(40):
+        action, state = agent.act(np.zeros((100, 3), np.float32), state)
+        taken.append(np.asarray(action)[:, 0])
+    changes = np.diff(np.stack(taken), axis=0) != 0.0
+    lengths = np.concatenate([np.diff(np.flatnonzero(column)) for column in changes.T])
+    assert lengths.min() == 1 and lengths.max() == longest
+    if longest == 8:  # log-uniform: the share of n is log((n + 1) / n) / log 9
+        shares = np.bincount(lengths, minlength=9)[1:] / len(lengths)
+        expected = np.diff(np.log(np.arange(1, 10))) / np.log(9.0)
+        # Long ones are cut by the end of the 40 steps a little more often.
+        np.testing.assert_allclose(shares, expected, atol=0.05)
 
 
 def test_the_world_model_can_be_reached(cartpole_run):

@@ -147,8 +147,9 @@ print(env.step(np.zeros(2, int))[1])
 """
 
 
-def test_a_script_is_not_run_again_by_workers_and_may_forget_to_close(tmp_path, run_python):
-    (tmp_path / "script.py").write_text(SCRIPT)
+@pytest.mark.parametrize("entry", ["Own", "'__main__:Own'"])
+def test_a_script_is_not_run_again_by_workers_and_may_forget_to_close(entry, tmp_path, run_python):
+    (tmp_path / "script.py").write_text(SCRIPT.replace("point=Own", f"point={entry}"))
     done = run_python("script.py", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.split("\n")[:2] == ["begins", "[1. 1.]"], done
 

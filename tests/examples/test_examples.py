@@ -43,6 +43,32 @@ def test_certify_your_own(run_python, tmp_path):
     assert "'ball'" in lines[3] and "'empirical'" in lines[4]
 
 
+def test_custom_env(run_python, tmp_path):
+    script = EXAMPLES / "custom_env.py"
+    done = run_python(script, "run", "--config", "debug", "--steps", "56", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert not [line for line in lines if line.startswith(("error", "warning"))]
+    assert any(re.fullmatch(r"    48 env steps: mean return -\d+\.\d", line) for line in lines)
+    assert len(lines[-1]) == 21 and lines[-1].count("S") == 1
+
+
+def test_the_commands_of_the_custom_environments_guide(in_tmp, capsys, monkeypatch):
+    guide = (ROOT / "docs" / "custom_environments.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    short = ["--config", "debug", "--steps", "40"]
+    for fence in re.findall(r"```bash\n(.*?)```", guide, re.DOTALL):
+        for line in fence.splitlines():
+            words = shlex.split(line)
+            if words[0] != "loopwm":
+                continue
+            words = [str(in_tmp / "docking") if "runs/docking" in w else w for w in words[1:]]
+            words += short if words[0] == "train" else []
+            assert main(words) == 0, (line, capsys.readouterr().err)
+    assert "return" in capsys.readouterr().out
+
+
 def test_the_stability_guide_runs(capsys):
     guide = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL))

@@ -1,0 +1,110 @@
+"""Agents to load: of a run's folder, or in a file of their own that can be shared."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from loopwm import pretrained, settings
+from loopwm.errors import UsageError, as_clause
+from loopwm.training import checkpoint
+from loopwm.training.config import RunConfig
+from loopwm.training.run_folder import RunFolder
+
+_ABOUT = "about"
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedAgent:
+    """What it takes to act as a trained agent does."""
+
+    config: RunConfig
+    """Configuration of its run."""
+    arrays: Mapping[str, np.ndarray]
+    """Networks and normaliser by their path in the trainer's state."""
+    env_steps: int
+    """Env steps it was trained for."""
+
+    @property
+    def networks(self) -> str:
+        """Which networks of the learner act: its own, or their average where one is kept."""
+        return "networks" if self.config.learner.average_rate is None else "average"
+
+
+def read_agent(source: str | os.PathLike[str]) -> SavedAgent:
+    """Reads an agent.
+
+    Args:
+        source: folder of a run, whose newest checkpoint is read; a file that `write_agent` made; or
+            pretrained:NAME, an agent that comes with the package.
+
+    Returns:
+        The agent.
+
+    Raises:
+        UsageError: there is nothing of the kind, or it cannot be read.
+    """
+    name = os.fspath(source)
+    if name.startswith(pretrained.PREFIX):
+        return _read_file(pretrained.agent_file(name))
+    if pathlib.Path(name).is_file():
+        return _read_file(pathlib.Path(name))
+    folder = RunFolder.open(name)
+    config = folder.read_config()
+    arrays, _ = checkpoint.load(folder)
+    return SavedAgent(config, arrays, checkpoint.steps(folder)[-1])
+
+
+def write_agent(agent: SavedAgent, file: str | os.PathLike[str]) -> None:
+    """Writes an agent into one file, without what only training needs.
+
+    Args:
+        agent: the agent.
+        file: a NumPy archive (.npz), which must not exist yet.
+
+    Raises:
+        UsageError: the file exists, or cannot be written.
+    """
+    path = pathlib.Path(file)
+    if path.exists():
+        raise UsageError(f"{path} exists already; give another file, or remove it.")
+    about = {"config": settings.dump(agent.config), "env_steps": agent.env_steps}
+    kept = (f"learner.{agent.networks}.", "normalizer.")
+    arrays = {name: array for name, array in agent.arrays.items() if name.startswith(kept)}
+    arrays[_ABOUT] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}); give another file."
+        ) from error
+
+
+def _read_file(path: pathlib.Path) -> SavedAgent:
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays: dict[str, np.ndarray] = dict(archive)
+        about: dict[str, Any] = json.loads(arrays.pop(_ABOUT).tobytes())
+        values, env_steps = about["config"], int(about["env_steps"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{path} is no agent's file ({as_clause(error)}); give one that `loopwm export` wrote, "
+            "or the folder of a run."
+        ) from error
+    try:
+        config = settings.build(RunConfig, values)
+    except UsageError as error:
+        raise UsageError(
+            f"{path} was written by another version of loopwm ({as_clause(error)}); give one "
+            "that this version exported."
+        ) from error
+    return SavedAgent(config, arrays, env_steps)

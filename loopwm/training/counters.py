@@ -1,0 +1,19 @@
+"""What a run has counted."""
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class Counters:
+    """Plain numbers that a checkpoint keeps."""
+
+    env_steps: int = 0
+    wall_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    updates_owed: float = 0.0
+    reward_scale: float = 1e-8
+    solved_at: int | None = None
+    learning_since: int | None = None
+    next_look: int = 0
+    next_evaluation: int = 0
+    next_checkpoint: int = 0

@@ -1,0 +1,67 @@
+"""When learning begins, and what happens before it."""
+
+import numpy as np
+import pytest
+
+from loopwm.training import CollectionConfig, Replay
+from loopwm.training.exploration import may_learn, tells_of_states
+
+RNG = np.random.default_rng(0)
+BOX = RNG.uniform(-1.0, 1.0, (200, 2)).astype(np.float32)
+ONE_HOT = np.eye(3, dtype=np.float32)[RNG.integers(0, 3, 200)]
+STATE = RNG.normal(size=200).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "action, reward, expected",
+    [
+        (BOX, np.full(200, -1.0), False),
+        (BOX, np.zeros(200), False),
+        (BOX, -0.1 * BOX[:, 0] ** 2, False),
+        (BOX, 2.0 - np.sum(BOX**2, axis=1) + BOX[:, 1], False),
+        (ONE_HOT, ONE_HOT @ np.array([0.0, -1.0, 3.0]), False),
+        (BOX, STATE, True),
+        (BOX, -0.1 * BOX[:, 0] ** 2 + 0.01 * STATE, True),
+        (ONE_HOT, np.where(np.arange(200) == 77, 1.0, 0.0), True),
+    ],
+)
+def test_what_rewards_tell(action, reward, expected):
+    assert tells_of_states(action, reward.astype(np.float32)) is expected
+
+
+CONFIG = CollectionConfig(random_steps=20, search_steps=300)
+
+
+def begun(reward, terminated=-1, steps=400):
+    """The env step at which learning begins in one environment that pays `reward(step)`."""
+    replay = Replay(1000, 1, 1, 1)
+    everyone = np.ones(1, bool)
+    replay.begin(np.zeros((1, 1), np.float32), everyone)
+    for step in range(steps):
+        ended = np.array([step == terminated])
+        paid, nothing = np.array([reward(step)], np.float32), np.zeros(1, bool)
+        action = np.full((1, 1), np.sin(step), np.float32)
+        replay.add(action, paid, ended, nothing, np.zeros((1, 1), np.float32), everyone)
+        if ended[0]:
+            replay.begin(np.zeros((1, 1), np.float32), everyone)
+        if may_learn(replay, CONFIG, step, step + 1):
+            return step + 1
+    return None
+
+
+def test_learning_begins_when_there_is_something_to_plan_for():
+    assert begun(lambda step: np.cos(0.1 * step)) == 20
+    assert begun(lambda step: -1.0) == 300
+    assert begun(lambda step: -1.0, terminated=7) == 20
+    assert begun(lambda step: -1.0, terminated=123) == 124
+    # A reward that comes late is seen at the next look, every 50 steps.
+    assert begun(lambda step: float(step >= 60)) == 100
+
+
+def test_numbers_of_steps_below_one_are_refused(assert_helpful):
+    from loopwm.errors import UsageError
+
+    for name in ("random_steps", "search_steps", "longest_hold"):
+        with pytest.raises(UsageError, match=f"collection.{name} is 0") as raised:
+            CollectionConfig(**{name: 0})
+        assert_helpful(raised)
