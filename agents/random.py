@@ -23,8 +23,9 @@ class Held(NamedTuple):
 class RandomAgent(AbstractAgent):
     r"""Uniform actions, whatever it sees, each held for a random number of steps.
 
-    The number is log-uniform: $\lfloor (n + 1)^v \rfloor$ with v uniform in [0, 1) and n the
-    longest. Held actions reach states that actions drawn anew every step, which cancel out, do not.
+    The number is log-uniform: $\lfloor m ((n + 1) / m)^v \rfloor$ with v uniform in [0, 1), m the
+    shortest and n the longest. Held actions reach states that actions drawn anew every step, which
+    cancel out, do not.
 
     Source: Dabney et al. 2021, "Temporally-Extended ε-Greedy Exploration" (arXiv 2006.01782), with
         another law of durations.
@@ -33,8 +34,8 @@ class RandomAgent(AbstractAgent):
     actions: ActionLayout = eqx.field(static=True)
     """What kind of vector an action is."""
     spaces: SpaceCodec = eqx.field(static=True)
-    longest: int = eqx.field(static=True, default=1)
-    """n: env steps that an action is held at most; 1 draws a new one every step."""
+    hold: tuple[int, int] = eqx.field(static=True, default=(1, 1))
+    """m and n: env steps that an action is held, at least and at most."""
 
     def _cold_memory(self, batch: int) -> Held:
         return Held(np.zeros((batch, self.actions.size), np.float32), np.zeros(batch, np.int32))
@@ -46,9 +47,10 @@ class RandomAgent(AbstractAgent):
         key, key_actions, key_steps = jax.random.split(state.key, 3)
         drawn = uniform_actions(self.actions, batch, key=key_actions)
         exponent = jax.random.uniform(key_steps, (batch,))
-        steps = jnp.floor((self.longest + 1.0) ** exponent).astype(jnp.int32)
+        shortest, longest = self.hold
+        steps = jnp.floor(shortest * ((longest + 1.0) / shortest) ** exponent).astype(jnp.int32)
         # Rounding may lift a power to n + 1.
-        steps = jnp.clip(steps, 1, self.longest)
+        steps = jnp.clip(steps, shortest, longest)
         over = held.left == 0
         action = jnp.where(over[:, None], drawn, held.action)
         left = jnp.where(over, steps, held.left) - 1

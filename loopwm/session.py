@@ -160,10 +160,8 @@ class Session:
     def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Telemetry) -> Trainer:
         evaluation, collection = self.config.evaluation, self.config.collection
 
-        def random(longest: int) -> RandomAgent:
-            return RandomAgent(
-                actions=self.spaces.action.layout, spaces=self.spaces, longest=longest
-            )
+        def random(hold: tuple[int, int]) -> RandomAgent:
+            return RandomAgent(actions=self.spaces.action.layout, spaces=self.spaces, hold=hold)
 
         trainer = Trainer(
             self.config,
@@ -172,7 +170,7 @@ class Session:
             learner,
             self.replay,
             make_actor=self._actor,
-            random_actors=(random(collection.longest_hold), random(collection.search_hold)),
+            random_actors=(random(collection.random_hold), random(collection.search_hold)),
             evaluate=lambda actor, seed: run_episodes(
                 actor,
                 self.source,

@@ -135,10 +135,10 @@ class CollectionConfig:
     search_steps: int = 10_000
     """Env steps with random actions at most: they go on after random_steps while no task has ended
     and rewards depend on nothing but the action, so that there is nothing to plan for."""
-    longest_hold: int = 16
-    """Env steps that a random action is held at most; log-uniform from 1 on. 1 draws a new one
-    every step."""
-    search_hold: int = 64
+    random_hold: tuple[int, int] = (1, 16)
+    """Env steps that a random action is held, at least and at most; log-uniform between. 1, 1 draws
+    a new one every step."""
+    search_hold: tuple[int, int] = (4, 32)
     """The same after random_steps."""
     updates_per_step: float = 1.0
     """Update-to-data ratio: updates an env step."""
@@ -149,8 +149,14 @@ class CollectionConfig:
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
-        counts = ("envs", "random_steps", "search_steps", "longest_hold", "search_hold")
-        for name in (*counts, "updates_per_call"):
+        for name in ("random_hold", "search_hold"):
+            shortest, longest = getattr(self, name)
+            if not 1 <= shortest <= longest:
+                raise UsageError(
+                    f"collection.{name} is {shortest}, {longest}; give a shortest hold of at least "
+                    "1 and a longest one that is not below it."
+                )
+        for name in ("envs", "random_steps", "search_steps", "updates_per_call"):
             if getattr(self, name) < 1:
                 raise UsageError(
                     f"collection.{name} is {getattr(self, name)}; it needs to be at least 1."

@@ -186,18 +186,18 @@ def test_random_actions_are_uniform():
         assert counts.min() > 0.8 * 4000 / len(counts) and counts.sum() == 4000
 
 
-@pytest.mark.parametrize("longest", [1, 8])
-def test_random_actions_are_held(longest):
+@pytest.mark.parametrize("hold", [(1, 1), (1, 8), (3, 8)])
+def test_random_actions_are_held(hold):
     spaces = Spaces.of_source("Pendulum-v1")
-    agent = RandomAgent(actions=spaces.action.layout, spaces=spaces, longest=longest)
+    agent = RandomAgent(actions=spaces.action.layout, spaces=spaces, hold=hold)
     state, taken = agent.initial_state(seed=2, batch=100), []
     for _ in range(40):
         action, state = agent.act(np.zeros((100, 3), np.float32), state)
         taken.append(np.asarray(action)[:, 0])
     changes = np.diff(np.stack(taken), axis=0) != 0.0
     lengths = np.concatenate([np.diff(np.flatnonzero(column)) for column in changes.T])
-    assert lengths.min() == 1 and lengths.max() == longest
-    if longest == 8:  # log-uniform: the share of n is log((n + 1) / n) / log 9
+    assert (lengths.min(), lengths.max()) == hold
+    if hold == (1, 8):  # log-uniform: the share of n is log((n + 1) / n) / log 9
         shares = np.bincount(lengths, minlength=9)[1:] / len(lengths)
         expected = np.diff(np.log(np.arange(1, 10))) / np.log(9.0)
         # Long ones are cut by the end of the 40 steps a little more often.

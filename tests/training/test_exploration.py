@@ -61,7 +61,11 @@ def test_learning_begins_when_there_is_something_to_plan_for():
 def test_numbers_of_steps_below_one_are_refused(assert_helpful):
     from loopwm.errors import UsageError
 
-    for name in ("random_steps", "search_steps", "longest_hold"):
+    for name in ("random_steps", "search_steps"):
         with pytest.raises(UsageError, match=f"collection.{name} is 0") as raised:
             CollectionConfig(**{name: 0})
+        assert_helpful(raised)
+    for hold in ((0, 4), (5, 4)):
+        with pytest.raises(UsageError, match="collection.search_hold is") as raised:
+            CollectionConfig(search_hold=hold)
         assert_helpful(raised)
