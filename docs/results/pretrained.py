@@ -1,14 +1,13 @@
 """Trains the agents that come with the package, and evaluates them on 100 other episodes.
 
-    python docs/results/pretrained.py          # trains with seed 0, writes and evaluates
-    python docs/results/pretrained.py table    # evaluates the files that are there
+    python docs/results/pretrained.py [NAME ...]    # trains with seed 0, writes and evaluates
+    python docs/results/pretrained.py --table       # evaluates the files that are there
 
 A run stops at the first evaluation that reaches the environment's threshold.
 """
 
 import argparse
 import pathlib
-import sys
 
 import loopwm
 from loopwm.pretrained import NAMES, agent_file
@@ -46,15 +45,16 @@ def row(name: str) -> str:
 def main() -> None:
     """Trains unless only the table is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=["table"])
-    if parser.parse_args().what is None:
-        for name in NAMES:
-            make(name)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--table", action="store_true")
+    words = parser.parse_args()
+    names = words.names or list(NAMES)
+    for name in [] if words.table else names:
+        make(name)
     print(f"| agent | env | env steps | file | return, {EPISODES} episodes | range |")
     print("|---|---|---|---|---|---|")
-    for name in NAMES:
-        print(row(name))
-        sys.stdout.flush()
+    for name in names:
+        print(row(name), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ class SavedAgent:
     """What it takes to act as a trained agent does."""
 
     config: RunConfig
-    """Configuration of its run."""
+    """Configuration of its run; from a file, those of training's settings that acting does not need
+    are the defaults."""
     arrays: Mapping[str, np.ndarray]
     """Networks and normaliser by their path in the trainer's state."""
     env_steps: int
@@ -73,7 +74,7 @@ def write_agent(agent: SavedAgent, file: str | os.PathLike[str]) -> None:
     path = pathlib.Path(file)
     if path.exists():
         raise UsageError(f"{path} exists already; give another file, or remove it.")
-    about = {"config": settings.dump(agent.config), "env_steps": agent.env_steps}
+    about = {"config": _acting(agent.config), "env_steps": agent.env_steps}
     kept = (f"learner.{agent.networks}.", "normalizer.")
     arrays = {name: array for name, array in agent.arrays.items() if name.startswith(kept)}
     arrays[_ABOUT] = np.frombuffer(json.dumps(about).encode(), np.uint8)
@@ -87,6 +88,17 @@ def write_agent(agent: SavedAgent, file: str | os.PathLike[str]) -> None:
         raise UsageError(
             f"{path} cannot be written ({error.strerror}); give another file."
         ) from error
+
+
+def _acting(config: RunConfig) -> dict[str, Any]:
+    """The settings that acting and evaluating need; those of training may change with versions."""
+    values = settings.dump(config)
+    kept = {key: values[key] for key in ("env", "seed", "model", "heads", "planning")}
+    learner, evaluation = config.learner, config.evaluation
+    return kept | {
+        "learner": {"discount": learner.discount, "average_rate": learner.average_rate},
+        "evaluation": {"max_episode_steps": evaluation.max_episode_steps},
+    }
 
 
 def _read_file(path: pathlib.Path) -> SavedAgent:
