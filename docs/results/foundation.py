@@ -42,7 +42,7 @@ def ours(
     env: str, seed: int, core: int, out: pathlib.Path, steps: int, *settings: str
 ) -> pathlib.Path:
     """Trains one run with the command line, pinned to a core."""
-    if not (out / "report.html").exists():
+    if not (out / "finished").exists():
         shutil.rmtree(out, ignore_errors=True)
         words = [sys.executable, "-m", "loopwm.cli.main", "train", env, "--seed", str(seed)]
         words += ["--steps", str(steps), "--out", str(out)]
@@ -50,6 +50,7 @@ def ours(
         subprocess.run(
             on_core(core, words), env=environment(), check=True, stderr=subprocess.DEVNULL
         )
+        (out / "finished").touch()
     return out
 
 
