@@ -16,19 +16,25 @@ from loopwm.agents import PlanningAgent, RandomAgent
 from loopwm.envs import EnvSource, Spaces, VectorStepper, make, make_vector, thresholds, time_limit
 from loopwm.errors import RunFailure, as_clause
 from loopwm.evaluation import (
+    STEPS,
     DepthAnalysis,
     DepthConfig,
+    Watched,
     analyse_depth,
     certificate_of,
+    pictures,
     run_episodes,
     statements,
+    watch,
     write_report,
 )
 from loopwm.models import EveryDepth, Networks, Normalizer, Sizes, build_networks, count_parameters
 from loopwm.planning import AbstractPlanner
 from loopwm.training import (
+    Actor,
     Clock,
     Counters,
+    EvaluationResult,
     LearnerState,
     Replay,
     RunConfig,
@@ -109,6 +115,7 @@ class Session:
             self.spaces.observation.dtype,
         )
         self.networks = build_run_networks(config, self.spaces)
+        self._watched: Watched | None = None
 
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> PlanningAgent:
         """Trains in the folder; see `train`."""
@@ -158,7 +165,7 @@ class Session:
         return agent
 
     def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Telemetry) -> Trainer:
-        evaluation, collection = self.config.evaluation, self.config.collection
+        collection = self.config.collection
 
         def random(hold: tuple[int, int]) -> RandomAgent:
             return RandomAgent(actions=self.spaces.action.layout, spaces=self.spaces, hold=hold)
@@ -171,21 +178,51 @@ class Session:
             self.replay,
             make_actor=self._actor,
             random_actors=(random(collection.random_hold), random(collection.search_hold)),
-            evaluate=lambda actor, seed: run_episodes(
-                actor,
-                self.source,
-                self.spaces,
-                episodes=evaluation.episodes,
-                seed=seed,
-                max_steps=evaluation.max_episode_steps,
-                stop=lambda: trainer.stop_requested,
-            ),
+            evaluate=lambda actor, seed: self._evaluate(trainer, actor, seed),
             summarise=self._summary,
             threshold=self.threshold,
             longest_episode=self.longest_episode,
             telemetry=telemetry,
         )
         return trainer
+
+    def _evaluate(self, trainer: Trainer, actor: Actor, seed: int) -> EvaluationResult:
+        """Plays evaluation episodes, and shows what the agent imagines of the first one."""
+        evaluation, counters = self.config.evaluation, trainer.counters
+        result = run_episodes(
+            actor,
+            self.source,
+            self.spaces,
+            episodes=evaluation.episodes,
+            seed=seed,
+            max_steps=evaluation.max_episode_steps,
+            stop=lambda: trainer.stop_requested,
+            record=STEPS,
+        )
+        assert isinstance(actor, PlanningAgent)
+        self._watched = Watched.of(
+            actor, result, reward_scale=counters.reward_scale, env_steps=counters.env_steps
+        )
+        trainer.telemetry.scalars(counters.env_steps, self._watched.scalars())
+        drawn = pictures(self._watched, self.spaces.observation)
+        trainer.telemetry.images(counters.env_steps, drawn)
+        return result
+
+    def _watch(self, agent: PlanningAgent, counters: Counters) -> Watched | str:
+        """What the last evaluation showed; where this session made none, it is played now."""
+        if self._watched is not None:
+            return self._watched
+        try:
+            return watch(
+                agent,
+                self.source,
+                reward_scale=counters.reward_scale,
+                # As many environments as evaluations have: the planner is not compiled again.
+                envs=self.config.evaluation.episodes,
+                env_steps=counters.env_steps,
+            )
+        except RunFailure as error:
+            return f"No episode was imagined: {as_clause(error)}."
 
     def _actor(self, networks: Networks, normalizer: Normalizer) -> PlanningAgent:
         return PlanningAgent(
@@ -243,15 +280,19 @@ class Session:
             return f"The depth was not measured: {as_clause(error)}."
 
     def _report(self, folder: RunFolder, trainer: Trainer, agent: PlanningAgent | None) -> None:
-        """Writes the report, and once more with the depth of an agent that ended its training."""
+        """Writes the report, and once more with what an agent shows that ended its training."""
         summary = self._summary(trainer.learner, trainer.counters, folder.read_evals())
         model = trainer.learner.acting.world_model
         guarantees = statements(model)
-        write_report(folder, self.config, summary, guarantees)
+
+        def write(watched: Watched | str | None, depth: DepthAnalysis | str | None = None) -> None:
+            shown = (watched, self.spaces.observation) if isinstance(watched, Watched) else watched
+            write_report(folder, self.config, summary, guarantees, depth, shown)
+
+        write(self._watched)
         # After the first one: whatever happens while playing, the run has a report.
-        depth = None if agent is None else self._depth(agent)
-        if depth is not None:
-            write_report(folder, self.config, summary, guarantees, depth)
+        if agent is not None:
+            write(self._watch(agent, trainer.counters), self._depth(agent))
 
 
 @contextlib.contextmanager

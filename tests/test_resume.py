@@ -180,6 +180,8 @@ def test_a_signal_saves_and_names_the_command(cartpole_run, in_tmp, number):
     message = interrupted(path, Signalling)
     assert "env step 50" in message and f"loopwm.resume({str(path)!r}, env=Signalling)" in message
     assert checkpoint.steps(RunFolder.open(path)) == [50]
+    page = RunFolder.open(path).report_file.read_text(encoding="utf-8")
+    assert "<h2>Imagination" in page and "at env step 48" in page  # its only evaluation
     agent = loopwm.resume(path, env=toy_envs.Corridor, steps=60, quiet=True)
     assert checkpoint.steps(RunFolder.open(path)) == [50, 60]
     assert agent.act(4)[0] in (1, 2)
@@ -215,6 +217,7 @@ def test_a_signal_during_an_evaluation_ends_it(cartpole_run, tmp_path):
     folder = RunFolder.open(tmp_path / "run")
     assert folder.read_evals() == []
     assert checkpoint.steps(folder) == [48]
+    assert "<h2>Imagination" not in folder.report_file.read_text(encoding="utf-8")
     # The evaluation is made up for after the next step.
     loopwm.resume(folder.path, env=toy_envs.Corridor, steps=60, quiet=True)
     assert [r["env_steps"] for r in folder.read_evals()] == [49]

@@ -52,7 +52,7 @@ def train(path, env="CartPole-v1", **kwargs):
 
 
 def events(path):
-    """Scalars of the TensorBoard event files of a folder: {tag: {step: value}}."""
+    """The TensorBoard event files of a folder: {tag: {step: scalar, or the bytes of an image}}."""
     found = {}
     for file in sorted(path.glob("events.out.tfevents.*")):
         data = file.read_bytes()
@@ -61,7 +61,9 @@ def events(path):
             event = Event.FromString(data[12 : 12 + length])
             data = data[16 + length :]
             for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
+                image = value.HasField("image")
+                shown = value.image.encoded_image_string if image else value.simple_value
+                found.setdefault(value.tag, {})[event.step] = shown
     return found
 
 
@@ -143,6 +145,20 @@ def test_tensorboard_can_read_the_events(cartpole_run):
     assert losses and all(32 <= step <= 96 for step in losses)
     assert np.all(np.isfinite(list(losses.values())))
     assert {"collect/return", "collect/decision_ms", "loss/consistency"} <= set(found)
+
+
+def test_tensorboard_shows_imagination_and_candidates(cartpole_run, pendulum_run):
+    ends = [f"planner/{n}_{at}" for n in ("best", "mean", "spread") for at in ("first", "last")]
+    for run in (cartpole_run, pendulum_run):
+        found = events(run.path)
+        for tag in ("imagination/error_1", "imagination/error_5", *ends):
+            assert list(found[tag]) == [48, 96] and np.all(np.isfinite(list(found[tag].values())))
+        for tag in ("imagination/curves", "planner/candidates"):
+            assert list(found[tag]) == [48, 96]
+            assert all(image.startswith(b"\x89PNG") for image in found[tag].values())
+        assert found["imagination/error_1"][48] > 0.0
+        assert found["planner/best_last"][96] >= found["planner/mean_last"][96]
+    assert list(events(pendulum_run.path)["imagination/error_20"]) == [48, 96]
 
 
 def test_the_same_seed_is_the_same_run(cartpole_run, tmp_path):

@@ -13,6 +13,13 @@ from loopwm.evaluation.flops import flops_of_transition as flops_of_transition
 from loopwm.evaluation.guarantees import certificate_of as certificate_of
 from loopwm.evaluation.guarantees import depth_promise as depth_promise
 from loopwm.evaluation.guarantees import statements as statements
+from loopwm.evaluation.imagination import STEPS as STEPS
+from loopwm.evaluation.imagination import Imagination as Imagination
+from loopwm.evaluation.imagination import Watched as Watched
+from loopwm.evaluation.imagination import imagine as imagine
+from loopwm.evaluation.imagination import watch as watch
+from loopwm.evaluation.imagination_report import pictures as pictures
+from loopwm.evaluation.imagination_report import watched_sections as watched_sections
 from loopwm.evaluation.report import write_report as write_report
 from loopwm.evaluation.study import Study as Study
 from loopwm.evaluation.study_config import StudyConfig as StudyConfig

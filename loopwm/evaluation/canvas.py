@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -79,11 +80,20 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def blank(theme: Theme, panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
-    """An empty figure with quiet axes."""
+def pixels(figure: Figure) -> UInt8[np.ndarray, "height width 3"]:
+    """The figure in red, green and blue, at the resolution of a screen."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def blank(
+    theme: Theme, panels: int, height: float = 3.6, rows: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure with quiet axes, so many panels in each row."""
     figure = Figure(figsize=(7.4, height), facecolor=theme.page, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    axes = list(figure.subplots(rows, panels, squeeze=False).flat)
     for one in axes:
         one.set_facecolor(theme.page)
         one.grid(color=theme.faint, lw=0.5, alpha=0.6)

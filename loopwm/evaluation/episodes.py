@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Bool
 
-from loopwm.envs import EnvSource, Spaces, VectorStepper, make_vector
+from loopwm.envs import EnvSource, Spaces, Transitions, VectorStepper, make_vector
 from loopwm.errors import RunFailure
-from loopwm.training import Actor, EvaluationResult, EvaluationStopped
+from loopwm.planning import CandidateReturns
+from loopwm.training import Actor, Candidates, Episode, EvaluationResult, EvaluationStopped
 
 
 def run_episodes(
@@ -19,6 +21,7 @@ def run_episodes(
     seed: int,
     max_steps: int = 10_000,
     stop: Callable[[], bool] = lambda: False,
+    record: int = 0,
 ) -> EvaluationResult:
     """Plays episodes side by side, one planner call a step for all of them.
 
@@ -30,9 +33,11 @@ def run_episodes(
         seed: seed of environments and agent.
         max_steps: an episode that the environment does not end is cut here.
         stop: asked before each step whether to give up.
+        record: steps of the first episode that are kept, at most.
 
     Returns:
-        Undiscounted returns, mean loops and largest bound, median milliseconds a decision.
+        Undiscounted returns, mean loops and largest bound, median milliseconds a decision, mean
+        returns of the planner's candidates, and the beginning of the first episode.
 
     Raises:
         EvaluationStopped: it gave up.
@@ -46,6 +51,7 @@ def run_episodes(
         loops: list[float] = []
         bounds: list[float] = []
         milliseconds: list[float] = []
+        beginning, weighed = _Beginning(record, seed), _Weighed()
         for _ in range(max_steps):
             if stop():
                 raise EvaluationStopped
@@ -56,7 +62,11 @@ def run_episodes(
                 raise RunFailure("A decision became NaN in evaluation; load an earlier checkpoint.")
             loops.append(float(np.mean(np.asarray(state.stats.loops))))
             bounds.append(float(np.max(np.asarray(state.stats.bound))))
+            weighed.add(state.stats.returns, ~ended)
+            before = stepper.observation[0]
             step = stepper.step(action)
+            if not ended[0]:
+                beginning.add(before, spaces.action.encode(action)[0], step)
             returns += np.where(step.real & ~ended, step.reward, 0.0)
             ended |= step.terminated | step.truncated
             if ended.all():
@@ -69,4 +79,62 @@ def run_episodes(
         loops_mean=float(np.mean(loops)),
         bound_max=max(bounds),
         decision_ms=float(np.median(milliseconds)),
+        candidates=weighed.mean(),
+        episode=beginning.episode(),
     )
+
+
+class _Beginning:
+    """Keeps the first steps of the first environment's episode."""
+
+    def __init__(self, wanted: int, seed: int):
+        self._wanted, self._seed = wanted, seed
+        self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._last: tuple[np.ndarray, bool, bool] | None = None
+
+    def add(self, observation: np.ndarray, action: np.ndarray, step: Transitions) -> None:
+        """A step, unless there are enough."""
+        if len(self._rows) == self._wanted:
+            return
+        self._rows.append((np.array(observation), np.array(action), step.reward[0]))
+        ended = bool(step.terminated[0]), bool(step.truncated[0])
+        self._last = np.array(step.next_observation[0]), *ended
+
+    def episode(self) -> Episode | None:
+        """What was kept; None where nothing was asked for."""
+        if self._last is None:
+            return None
+        observation, action, reward = zip(*self._rows, strict=True)
+        following, terminated, truncated = self._last
+        return Episode(
+            action=np.asarray(action, np.float32),
+            observation=np.stack([*observation, following]),
+            reward=np.asarray(reward, np.float32),
+            terminated=terminated,
+            truncated=truncated,
+            seed=self._seed,
+        )
+
+
+class _Weighed:
+    """Sums the returns of candidates over decisions."""
+
+    def __init__(self):
+        self._sum: np.ndarray | None = None
+        self._decisions = 0
+
+    def add(self, returns: CandidateReturns | None, running: Bool[np.ndarray, " envs"]) -> None:
+        """The decisions of one step, of the environments whose episode is not over."""
+        if returns is None:
+            return
+        arrays = (returns.best, returns.mean, returns.spread)
+        rows = np.stack([np.asarray(array, np.float64)[running] for array in arrays])
+        self._sum = rows.sum(1) if self._sum is None else self._sum + rows.sum(1)
+        self._decisions += int(running.sum())
+
+    def mean(self) -> Candidates | None:
+        """The mean over the decisions; None where nothing was weighed."""
+        if self._sum is None:
+            return None
+        best, mean, spread = self._sum / self._decisions
+        return Candidates(best, mean, spread, self._decisions)

@@ -4,8 +4,11 @@ import html
 from typing import Any
 
 from loopwm import settings
+from loopwm.envs import AbstractObservationCodec
 from loopwm.evaluation.depth_analysis import DepthAnalysis
 from loopwm.evaluation.depth_report import depth_paragraph, depth_section
+from loopwm.evaluation.imagination import Watched
+from loopwm.evaluation.imagination_report import watched_paragraph, watched_sections
 from loopwm.training import RunConfig, RunFolder
 from loopwm.training.run_folder import write_text
 
@@ -18,8 +21,9 @@ def write_report(
     summary: dict[str, Any],
     guarantees: list[str],
     depth: DepthAnalysis | str | None = None,
+    watched: tuple[Watched, AbstractObservationCodec] | str | None = None,
 ) -> None:
-    """Writes report.html: what was run, how the return grew, what is certified, what loops did.
+    """Writes report.html: how the return grew, what is certified, what was imagined, loops.
 
     Args:
         folder: the run's folder.
@@ -28,6 +32,8 @@ def write_report(
         guarantees: sentences about what is guaranteed, from `statements`.
         depth: what the loops are worth, or the sentence that says why it is not known; None for a
             model without loops, or one that was not trained.
+        watched: what an evaluation showed of the agent's imagination, with the codec of its
+            observations, or the sentence that says why it is not known; None where none was made.
     """
     records = folder.read_evals()
     rows = [
@@ -60,12 +66,20 @@ pre{{background:#f5f5f5;padding:1em;overflow:auto;font-size:13px}}</style>
 {_curve(records, summary["threshold"])}
 <h2>What is guaranteed, and what is not</h2>
 {paragraphs}
+{_watched(watched)}
 {_depth(depth)}
 <h2>Configuration</h2>
 <pre>{html.escape(_flat(settings.dump(config)))}</pre>
 </html>
 """
     write_text(folder.report_file, page)
+
+
+def _watched(watched: tuple[Watched, AbstractObservationCodec] | str | None) -> str:
+    """The sections about imagination, if there is anything to say."""
+    if watched is None:
+        return ""
+    return watched_paragraph(watched) if isinstance(watched, str) else watched_sections(*watched)
 
 
 def _depth(depth: DepthAnalysis | str | None) -> str:

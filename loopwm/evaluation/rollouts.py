@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.actions import ActionLayout
 from loopwm.agents import PlanningAgent, PolicyAgent
-from loopwm.envs import EnvSource, Spaces, VectorStepper, make_vector
-from loopwm.errors import RunFailure
+from loopwm.envs import EnvSource, Spaces
+from loopwm.evaluation.episodes import run_episodes
 from loopwm.evaluation.study import OuterStudy
 from loopwm.evaluation.study_config import StudyConfig
 from loopwm.models import AbstractPolicy, AbstractWorldModel, categories, uniform_actions
@@ -52,7 +52,7 @@ def visit(
         agent: the agent.
         source: the environment; a new instance is made.
         spaces: its codecs.
-        steps: env steps at most.
+        steps: env steps at most, at least 1.
         seed: seed of environment and agent.
 
     Returns:
@@ -61,24 +61,13 @@ def visit(
     Raises:
         RunFailure: the environment failed, or a decision became NaN.
     """
-    stepper = VectorStepper(make_vector(source, 1), spaces)
-    observed, taken = [], []
-    try:
-        stepper.reset(seed=seed)
-        state = agent.initial_state(seed=seed, batch=1)
-        for _ in range(steps):
-            action, state = agent.act(stepper.raw, state, explore=False)
-            if not np.all(np.asarray(state.stats.finite)):
-                raise RunFailure("A decision became NaN; load an earlier checkpoint.")
-            observed.append(stepper.observation[0])
-            taken.append(spaces.action.encode(action)[0])
-            step = stepper.step(action)
-            if step.terminated[0] or step.truncated[0]:
-                break
-    finally:
-        stepper.close()
-    z = _encoded(agent.world_model, agent.normalizer, jnp.asarray(np.stack(observed)))
-    return Visits(z=z, u=jnp.asarray(np.stack(taken), jnp.float32))
+    played = run_episodes(
+        agent, source, spaces, episodes=1, seed=seed, max_steps=steps, record=steps
+    ).episode
+    assert played is not None
+    observed = jnp.asarray(played.observation[:-1])
+    z = _encoded(agent.world_model, agent.normalizer, observed)
+    return Visits(z=z, u=jnp.asarray(played.action))
 
 
 @eqx.filter_jit

@@ -71,6 +71,14 @@ class Normalizer(eqx.Module):
         self, observation: Float[Array, " observation"] | UInt8[Array, " observation"]
     ) -> Float[Array, " observation"]:
         """Normalises one observation of shape (observation,); a constant entry becomes 0."""
-        mean = jnp.asarray(self.mean, jnp.float32)
-        scale = jnp.sqrt(jnp.asarray(self.variance, jnp.float32) + 1e-8)
+        mean, scale = self._affine()
         return jnp.clip((observation - mean) / scale, -self.clip, self.clip)
+
+    def restore(self, normalised: Float[Array, " observation"]) -> Float[Array, " observation"]:
+        """The observation of shape (observation,) that has this normalised one."""
+        mean, scale = self._affine()
+        return mean + scale * normalised
+
+    def _affine(self) -> tuple[Array, Array]:
+        scale = jnp.sqrt(jnp.asarray(self.variance, jnp.float32) + 1e-8)
+        return jnp.asarray(self.mean, jnp.float32), scale

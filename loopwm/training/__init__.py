@@ -1,6 +1,8 @@
 """Learning: replay, losses, learner, checkpoints, the training loop."""
 
 from loopwm.training import checkpoint as checkpoint
+from loopwm.training.actor import Candidates as Candidates
+from loopwm.training.actor import Episode as Episode
 from loopwm.training.clock import Clock as Clock
 from loopwm.training.config import CollectionConfig as CollectionConfig
 from loopwm.training.config import EvaluationConfig as EvaluationConfig

@@ -1,7 +1,10 @@
 """What a person and TensorBoard see of a run."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,6 +28,12 @@ class Telemetry(Protocol):
 
     def scalars(self, env_steps: int, values: dict[str, float]) -> None:
         """Numbers of the learner or of an evaluation."""
+        ...
+
+    def images(
+        self, env_steps: int, values: Mapping[str, UInt8[np.ndarray, "height width 3"]]
+    ) -> None:
+        """Pictures of an evaluation."""
         ...
 
     def message(self, text: str) -> None:
@@ -72,7 +81,19 @@ class RunTelemetry:
         self._progress.update(self._task, completed=env_steps, status=status)
 
     def scalars(self, env_steps: int, values: dict[str, float]) -> None:
-        """Writes TensorBoard scalars; the first ones make the file."""
+        """Writes TensorBoard scalars."""
+        for name, value in values.items():
+            self._events().add_scalar(name, value, env_steps)
+
+    def images(
+        self, env_steps: int, values: Mapping[str, UInt8[np.ndarray, "height width 3"]]
+    ) -> None:
+        """Writes TensorBoard images."""
+        for name, value in values.items():
+            self._events().add_image(name, value, env_steps, dataformats="HWC")
+
+    def _events(self) -> Any:
+        """Writer of the event file; the first call makes the file."""
         if self._writer is None:
             # Imported here: loading a run to act does not need it.
             from tensorboardX import SummaryWriter
@@ -83,8 +104,7 @@ class RunTelemetry:
                 purge_step=self._start + 1 if self._start else None,
                 filename_suffix=f".{self._start}",
             )
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, env_steps)
+        return self._writer
 
     def message(self, text: str) -> None:
         """Prints a line above the bar."""

@@ -1,6 +1,8 @@
 """Evaluation episodes: one each, counted once, on environments of their own."""
 
 import broken_envs
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_envs
@@ -9,6 +11,7 @@ from scripted import Scripted
 from loopwm.envs import Spaces
 from loopwm.errors import RunFailure
 from loopwm.evaluation import run_episodes
+from loopwm.planning import CandidateReturns
 from loopwm.training import EvaluationStopped
 
 
@@ -89,3 +92,44 @@ def test_the_same_seed_gives_the_same_returns():
     one, two = (play(Scripted(np.asarray(1)), "CartPole-v1", seed=3) for _ in range(2))
     other = play(Scripted(np.asarray(1)), "CartPole-v1", seed=4, episodes=20)
     assert one.returns == two.returns != other.returns[:5]
+
+
+def test_the_beginning_of_the_first_episode_is_kept():
+    whole = play(record=50).episode
+    length = len(whole.action)
+    assert expected_return(20) == sum(whole.reward) and 1 <= length <= 6
+    # Rows of (tag, episode, step): the first environment, and no step of a later episode.
+    np.testing.assert_array_equal(whole.observation[:, 0], 20.0)
+    np.testing.assert_array_equal(whole.observation[:, 1], 0.0)
+    np.testing.assert_array_equal(whole.observation[:, 2], np.arange(length + 1))
+    np.testing.assert_array_equal(whole.action, 0.5)
+    assert whole.terminated and not whole.truncated and whole.seed == 20
+    cut = play(source=lambda: toy_envs.Counting(1000), max_steps=7, record=3).episode
+    assert len(cut.reward) == 3 and not cut.terminated and not cut.truncated
+    np.testing.assert_array_equal(cut.observation[:, 2], np.arange(4))
+    assert play().episode is None
+
+
+class Weighing(Scripted):
+    """A planner whose candidates are worth the number of its call, in the first environment."""
+
+    def _state(self, batch):
+        state = super()._state(batch)
+        best = np.zeros((batch, 2))
+        best[0] = self.calls, 2.0 * self.calls
+        one = CandidateReturns(best=jnp.zeros(2), mean=jnp.zeros(2), spread=jnp.zeros(2))
+        batched = [best, best - 1.0, np.ones((batch, 2))]
+        state.stats.returns = jax.tree.unflatten(jax.tree.structure(one), batched)
+        return state
+
+
+def test_candidates_count_while_their_episode_runs():
+    actor = Weighing(np.full(1, 0.5, np.float32))
+    found = play(actor, episodes=5).candidates
+    lengths = [len(play(seed=20 + i, episodes=1, record=6).episode.action) for i in range(5)]
+    assert found.decisions == sum(lengths) < 5 * actor.calls
+    summed = sum(range(1, lengths[0] + 1))
+    np.testing.assert_allclose(found.best * found.decisions, [summed, 2.0 * summed])
+    np.testing.assert_allclose(found.best - found.mean, 1.0)
+    np.testing.assert_allclose(found.spread, 1.0)
+    assert play().candidates is None

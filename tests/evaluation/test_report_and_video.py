@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import toy_envs
 from known_depth import analyse
+from known_dynamics import Cart, ExactCart, policy_agent
 from scripted import Scripted
 
+from loopwm.envs import Spaces
 from loopwm.errors import RunFailure, UsageError
-from loopwm.evaluation import record_episode, write_report
+from loopwm.evaluation import record_episode, watch, write_report
 from loopwm.run import resolve_config
 from loopwm.training import RunFolder
 
@@ -36,8 +38,8 @@ def folder(tmp_path):
     return RunFolder.create(tmp_path / "run", CONFIG)
 
 
-def report(folder, config=CONFIG, depth=None, **changes):
-    write_report(folder, config, SUMMARY | changes, GUARANTEES, depth)
+def report(folder, config=CONFIG, depth=None, watched=None, **changes):
+    write_report(folder, config, SUMMARY | changes, GUARANTEES, depth, watched)
     return folder.report_file.read_text(encoding="utf-8")
 
 
@@ -62,6 +64,16 @@ def test_the_section_about_depth(folder):
     assert "<h2>Depth" in said and "it &lt;jammed&gt;." in said
     shown = report(folder, depth=analyse())
     assert shown.count("<img") == 1 and "over-thinking" in shown
+    assert not re.search(r'src="(?!data:)', shown)
+
+
+def test_the_section_about_imagination(folder):
+    assert "Imagination" not in report(folder)
+    said = report(folder, watched="No episode was imagined: it <jammed>.")
+    assert "<h2>Imagination" in said and "it &lt;jammed&gt;." in said
+    watched = watch(policy_agent(ExactCart(), Cart), Cart)
+    shown = report(folder, watched=(watched, Spaces.of_source(Cart).observation))
+    assert shown.count("<img") == 1 and "open loop" in shown
     assert not re.search(r'src="(?!data:)', shown)
 
 

@@ -19,7 +19,9 @@ class Scripted:
     def _state(self, batch):
         finite = np.full(batch, self.calls <= self.finite_for)
         bound = np.arange(batch) + self.calls
-        stats = types.SimpleNamespace(finite=finite, loops=np.full(batch, 3.0), bound=bound)
+        stats = types.SimpleNamespace(
+            finite=finite, loops=np.full(batch, 3.0), bound=bound, returns=None
+        )
         return types.SimpleNamespace(stats=stats, batch=batch)
 
     def restart(self, state, mask):

@@ -61,3 +61,11 @@ def test_before_anything_was_seen_it_is_the_identity():
     np.testing.assert_allclose(
         Normalizer.create(3)(jnp.asarray([1.0, -2.0, 0.5])), [1.0, -2.0, 0.5], rtol=1e-6
     )
+
+
+def test_what_was_normalised_is_restored(rng):
+    data = (5.0 + 3.0 * rng.normal(size=(50, 3))).astype(np.float32)
+    data[:, 1] = 7.0  # a constant entry
+    normalizer = _merged([data])
+    restored = jax.vmap(normalizer.restore)(jax.vmap(normalizer)(jnp.asarray(data)))
+    np.testing.assert_allclose(restored, data, rtol=1e-5)
