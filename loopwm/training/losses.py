@@ -132,21 +132,10 @@ def sequence_terms(
         return solution.value, (z, solution.value, solution.stats.residual)
 
     _, (before, after, residual) = jax.lax.scan(roll, encoded[0], sequence.action)
-    decay = config.rollout_decay ** jnp.arange(len(valid))
-    weight = valid * decay / jnp.sum(decay)
-
-    if steps is None:
-        decoded = jax.vmap(model.decode)(jnp.concatenate([encoded[:1], after]))
-        error = jnp.mean((decoded - sequence.observation) ** 2, axis=-1)
-        reconstruction = 0.5 * error[0] + jnp.sum(weight * error[1:])
-        apart = present(model, after) - present(model, fixed[1:])
-        consistency = jnp.sum(weight * jnp.mean(apart**2, -1))
-        movement = jnp.zeros(())
-    else:
-        limit = config.deferred.movement_limit
-        reconstruction, consistency, movement = deferred_terms(
-            model, sequence.observation, encoded, after, valid, steps, limit
-        )
+    weight = _rollout_weight(sequence, config)
+    reconstruction, consistency, movement = _observation_terms(
+        model, sequence, encoded, after, config, steps
+    )
     outcome = jax.vmap(model.outcome)(before, sequence.action, after)
     goes_on = 1.0 - sequence.terminated.astype(jnp.float32)
     logit = outcome.continuation_logit
@@ -176,6 +165,33 @@ def sequence_terms(
         gate=jnp.sum(_gate_loss(model, encoded[:-1], sequence, fixed[1:], config) * valid) / count,
         auxiliary=_auxiliary_loss(model, sequence, key),
     )
+
+
+def _observation_terms(
+    model: AbstractWorldModel,
+    sequence: Sequence,
+    encoded: Float[Array, "steps_plus_one latent"],
+    after: Float[Array, "steps latent"],
+    config: LearnerConfig,
+    steps: Int[Array, ""] | None,
+) -> tuple[Array, Array, Array]:
+    """Reconstruction, consistency and movement of a rollout, each step decoded or one of them."""
+    if steps is not None:
+        limit = config.deferred.movement_limit
+        observation, valid = sequence.observation, sequence.valid
+        return deferred_terms(model, observation, encoded, after, valid, steps, limit)
+    weight = _rollout_weight(sequence, config)
+    decoded = jax.vmap(model.decode)(jnp.concatenate([encoded[:1], after]))
+    error = jnp.mean((decoded - sequence.observation) ** 2, axis=-1)
+    apart = present(model, after) - present(model, jax.lax.stop_gradient(encoded[1:]))
+    consistency = jnp.sum(weight * jnp.mean(apart**2, -1))
+    return 0.5 * error[0] + jnp.sum(weight * error[1:]), consistency, jnp.zeros(())
+
+
+def _rollout_weight(sequence: Sequence, config: LearnerConfig) -> Float[Array, " steps"]:
+    """Weights of the steps of a rollout: decay^k over the sum of all, 0 after the end."""
+    decay = config.rollout_decay ** jnp.arange(len(sequence.valid))
+    return sequence.valid * decay / jnp.sum(decay)
 
 
 def has_auxiliary(model: AbstractWorldModel) -> bool:
