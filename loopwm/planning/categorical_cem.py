@@ -1,6 +1,7 @@
 """Cross-entropy method over sequences of discrete actions."""
 
 import dataclasses
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from loopwm.planning.planner import (
     check_sizes,
     elite_weights,
 )
-from loopwm.planning.seam import AbstractPlanningModel, Scoring
+from loopwm.planning.rollout import Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,6 @@ class CEMState(eqx.Module):
     """Independent categorical distributions, one a step and a group."""
 
     probabilities: Float[Array, "horizon action"]
-    proposed: Float[Array, "proposals horizon action"]
     stats: PlanStats
 
 
@@ -104,22 +104,18 @@ class CategoricalCEM(AbstractIterativePlanner):
     proposals: int = eqx.field(static=True)
     population: int = eqx.field(static=True)
     ranker: Ranker
+    proposals_stay: ClassVar[bool] = True
 
     def cold_start(self) -> Float[Array, "horizon action"]:
         """Uniform probabilities within each group, shape (horizon, action)."""
         even = (1.0 / categories.counts(self.groups)).astype(np.float32)
         return jnp.asarray(np.tile(even, (self.horizon, 1)))
 
-    def init(
-        self,
-        warm_start: Float[Array, "horizon action"],
-        proposed: Float[Array, "proposals horizon action"],
-    ) -> CEMState:
+    def init(self, warm_start: Float[Array, "horizon action"]) -> CEMState:
         """Half the previous decision's probabilities, half uniform."""
         uniform = self.cold_start()
         return CEMState(
             probabilities=0.5 * warm_start + 0.5 * uniform,
-            proposed=proposed,
             stats=PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())),
         )
 
@@ -127,30 +123,25 @@ class CategoricalCEM(AbstractIterativePlanner):
         """Itself in each iteration."""
         return (self,) * self.iterations
 
-    def step(
+    def draw(self, state: CEMState, *, key: PRNGKeyArray) -> Float[Array, "drawn horizon action"]:
+        """From the distributions, with a floor under every category."""
+        drawn = self.config.population - self.config.proposals
+        logits = jnp.log(self._floored(state.probabilities))
+        return categories.draw(logits, self.groups, drawn, key=key)
+
+    def refit(
         self,
-        model: AbstractPlanningModel,
-        z: Float[Array, " latent"],
         state: CEMState,
-        *,
-        key: PRNGKeyArray,
+        sequences: Float[Array, "elites horizon action"],
+        values: Float[Array, " elites"],
         effort: Effort = Effort.FULL,
     ) -> CEMState:
-        """Sample, score at the given effort, refit."""
-        config = self.config
-        drawn = config.population - config.proposals
-        logits = jnp.log(self._floored(state.probabilities))
-        sampled = categories.draw(logits, self.groups, drawn, key=key)
-        population = jnp.concatenate([state.proposed, sampled])
-        found = self.ranker(model, z, population, effort)
-        weights = elite_weights(found.value, config.temperature)
-        frequencies = jnp.einsum("e,eha->ha", weights, population[found.index])
-        kept = config.momentum
-        return CEMState(
-            probabilities=kept * state.probabilities + (1.0 - kept) * frequencies,
-            proposed=state.proposed,
-            stats=PlanStats(found.value[0], found.mean, found.loops, found.spread),
-        )
+        """Probabilities move to the weighted frequencies of the sequences' actions."""
+        weights = elite_weights(values, self.config.temperature)
+        frequencies = jnp.einsum("e,eha->ha", weights, sequences)
+        kept = self.config.momentum
+        probabilities = kept * state.probabilities + (1.0 - kept) * frequencies
+        return CEMState(probabilities, state.stats)
 
     def postprocess(self, state: CEMState, explore: Array, *, key: PRNGKeyArray) -> Plan:
         """Each group's most probable first category; exploring, a draw from its probabilities."""

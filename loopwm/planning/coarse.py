@@ -6,10 +6,11 @@ import enum
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.errors import UsageError
-from loopwm.planning.seam import AbstractPlanningModel, Scoring, score
+from loopwm.planning.rollout import Rollouts, Scoring, rollouts
+from loopwm.planning.seam import AbstractPlanningModel
 
 
 class Rescoring(enum.StrEnum):
@@ -86,16 +87,19 @@ class CoarseConfig:
 class Ranking(eqx.Module):
     """The best sequences of a population."""
 
+    actions: Float[Array, "elites horizon action"]
+    """They themselves, best first, shape (elites, horizon, action)."""
     value: Float[Array, " elites"]
     """Their scores, falling."""
-    index: Int[Array, " elites"]
-    """Where they are in the population."""
     mean: Float[Array, ""]
     """Mean score of the whole population, coarse where it was scored coarsely, scalar."""
     spread: Float[Array, ""]
     """Standard deviation of the same scores, scalar."""
     loops: Float[Array, ""]
-    """Inner loops an imagined transition, re-scored ones counted as further ones, scalar."""
+    """Inner loops an imagined transition, re-scored ones counted as further ones and known ones
+    not at all, scalar."""
+    imagined: int = eqx.field(static=True)
+    """Sequences that were imagined for it."""
 
 
 class Ranker(eqx.Module):
@@ -138,9 +142,9 @@ class Ranker(eqx.Module):
         )
         return tuple((effort, count) for effort, count in found if count)
 
-    def imagined(self, population: int, effort: Effort) -> int:
-        """Sequences imagined in an iteration of that effort."""
-        return population + (self._rescored if effort is Effort.RESCORED else 0)
+    def imagined(self, scored: int, effort: Effort) -> int:
+        """Sequences imagined in an iteration of that effort that scores so many."""
+        return scored + (self._rescored if effort is Effort.RESCORED else 0)
 
     @property
     def _rescored(self) -> int:
@@ -150,32 +154,48 @@ class Ranker(eqx.Module):
         self,
         model: AbstractPlanningModel,
         z: Float[Array, " latent"],
-        population: Float[Array, "population horizon action"],
+        drawn: Float[Array, "drawn horizon action"],
         effort: Effort = Effort.FULL,
-    ) -> Ranking:
-        """Scores the population and finds its elites.
+        *,
+        known: Rollouts | None = None,
+        proposals: int = 0,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Ranking, Rollouts]:
+        """Scores a population and finds its elites.
 
         Args:
             model: the planning model at full depth.
             z: latent state now, shape (latent,).
-            population: action sequences, shape (population, horizon, action).
+            drawn: action sequences, shape (drawn, horizon, action).
             effort: full, coarse, or coarse with the best scored again.
+            known: sequences that compete with the scores they have from an earlier iteration,
+                whose first scores were at the same depth.
+            proposals: sequences that the policy prior acts out beside the drawn ones.
+            key: PRNG key of the proposals.
 
         Returns:
-            The elites, by their scores at full depth unless the effort is coarse.
+            The elites, by their scores at full depth unless the effort is coarse; and all
+            sequences with their first scores: known ones, proposals, drawn ones.
         """
-        if effort is Effort.FULL:
-            scores = jax.vmap(lambda u: score(model, z, u, self.scoring))(population)
+        full = effort is Effort.FULL
+        seen, asked = (model, self.scoring) if full else (self.rough(model), self.coarse.scoring)
+        scored = rollouts(seen, z, drawn, asked, proposals=proposals, key=key)
+        loops, imagined = jnp.sum(scored.loops), self.imagined(len(scored.value), effort)
+        pool = scored if known is None else known.then(scored)
+        hopeful = pool.actions
+        if effort is Effort.RESCORED:
+            _, index = jax.lax.top_k(pool.value, self._rescored)
+            again = rollouts(model, z, pool.actions[index], self.scoring)
+            hopeful, loops = again.actions, loops + jnp.sum(again.loops)
+            value, best = jax.lax.top_k(again.value, self.elites)
         else:
-            rough, asked = self.rough(model), self.coarse.scoring
-            scores = jax.vmap(lambda u: score(rough, z, u, asked))(population)
-        mean, spread = jnp.mean(scores.value), jnp.std(scores.value)
-        if effort is not Effort.RESCORED:
-            value, index = jax.lax.top_k(scores.value, self.elites)
-            return Ranking(value, index, mean, spread, jnp.mean(scores.loops))
-        _, hopeful = jax.lax.top_k(scores.value, self._rescored)
-        again = jax.vmap(lambda u: score(model, z, u, self.scoring))(population[hopeful])
-        value, place = jax.lax.top_k(again.value, self.elites)
-        total = jnp.sum(scores.loops) + jnp.sum(again.loops)
-        loops = total / self.imagined(len(population), effort)
-        return Ranking(value, hopeful[place], mean, spread, loops)
+            value, best = jax.lax.top_k(pool.value, self.elites)
+        ranking = Ranking(
+            actions=hopeful[best],
+            value=value,
+            mean=jnp.mean(pool.value),
+            spread=jnp.std(pool.value),
+            loops=loops / imagined,
+            imagined=imagined,
+        )
+        return ranking, pool

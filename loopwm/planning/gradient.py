@@ -14,7 +14,8 @@ from loopwm.planning.icem import ICEMConfig
 from loopwm.planning.iterative import AbstractBoxSampler, with_returns
 from loopwm.planning.mppi import MPPIConfig
 from loopwm.planning.planner import AbstractPlanner, CandidateReturns, Plan, PlannerBuilder
-from loopwm.planning.seam import AbstractPlanningModel, differentiable, score
+from loopwm.planning.rollout import score
+from loopwm.planning.seam import AbstractPlanningModel, differentiable
 
 SAMPLERS: dict[str, type[PlannerBuilder]] = {"mppi": MPPIConfig, "icem": ICEMConfig}
 """Planners whose sequences can be refined; they build an `AbstractBoxSampler`."""

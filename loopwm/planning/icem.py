@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -15,7 +16,7 @@ from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
 from loopwm.planning.iterative import AbstractBoxSampler
 from loopwm.planning.noise import coloured_noise
 from loopwm.planning.planner import Plan, PlannerBuilder, PlanStats, check_sizes
-from loopwm.planning.seam import AbstractPlanningModel, Scoring
+from loopwm.planning.rollout import Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,6 @@ class ICEMState(eqx.Module):
 
     mean: Float[Array, "horizon action"]
     scale: Float[Array, "horizon action"]
-    proposed: Float[Array, "proposals horizon action"]
     start: ICEMStart
     elites: Float[Array, "elites horizon action"]
     """Best first."""
@@ -172,6 +172,7 @@ class ICEM(AbstractBoxSampler):
     population: int = eqx.field(static=True)
     """Sequences of this stage's iteration."""
     ranker: Ranker
+    proposals_stay: ClassVar[bool] = False
     number: int = eqx.field(static=True, default=0)
     """Which iteration this stage makes, from 0."""
 
@@ -184,15 +185,12 @@ class ICEM(AbstractBoxSampler):
             known=jnp.zeros((), bool),
         )
 
-    def init(
-        self, warm_start: ICEMStart, proposed: Float[Array, "proposals horizon action"]
-    ) -> ICEMState:
+    def init(self, warm_start: ICEMStart) -> ICEMState:
         """Mean and elites of the previous decision, widest scale."""
         shape, elites = (self.horizon, self.action_size), self.config.elites
         return ICEMState(
             mean=warm_start.mean,
             scale=jnp.full(shape, self.config.scale),
-            proposed=proposed,
             start=warm_start,
             elites=jnp.zeros((elites, *shape)),
             values=jnp.full(elites, -jnp.inf),
@@ -208,25 +206,6 @@ class ICEM(AbstractBoxSampler):
             for number, population in enumerate(self.config.populations)
         )
 
-    def step(
-        self,
-        model: AbstractPlanningModel,
-        z: Float[Array, " latent"],
-        state: ICEMState,
-        *,
-        key: PRNGKeyArray,
-        effort: Effort = Effort.FULL,
-    ) -> ICEMState:
-        """Sample, score at the given effort, refit."""
-        population = self._candidates(state, key)
-        found = self.ranker(model, z, population, effort)
-        state = self.refit(state, population[found.index], found.value)
-        stats = PlanStats(found.value[0], found.mean, found.loops, found.spread)
-        if effort is Effort.COARSE:
-            # Returns of another depth do not compare with those of the iterations to come.
-            state = dataclasses.replace(state, best_value=jnp.full((), -jnp.inf))
-        return dataclasses.replace(state, stats=stats)
-
     def candidates(self, state: ICEMState) -> Float[Array, "elites horizon action"]:
         """The elites."""
         return state.elites
@@ -236,6 +215,7 @@ class ICEM(AbstractBoxSampler):
         state: ICEMState,
         sequences: Float[Array, "sequences horizon action"],
         values: Float[Array, " sequences"],
+        effort: Effort = Effort.FULL,
     ) -> ICEMState:
         """Mean and deviation move to the sequences', which are elites; fewer leave old ones."""
         config = self.config
@@ -243,15 +223,18 @@ class ICEM(AbstractBoxSampler):
         center = jnp.clip(jnp.mean(sequences, axis=0), -1.0, 1.0)
         spread = jnp.std(sequences, axis=0)
         kept, better = config.momentum, values[0] > state.best_value
+        best_value = jnp.where(better, values[0], state.best_value)
+        if effort is Effort.COARSE:
+            # Returns of another depth do not compare with those of the iterations to come.
+            best_value = jnp.full((), -jnp.inf)
         return ICEMState(
             mean=kept * state.mean + (1.0 - kept) * center,
             scale=jnp.maximum(kept * state.scale + (1.0 - kept) * spread, config.scale_min),
-            proposed=state.proposed,
             start=state.start,
             elites=jnp.concatenate([sequences, state.elites])[: config.elites],
             values=jnp.concatenate([values, state.values])[: config.elites],
             best=jnp.where(better, sequences[0], state.best),
-            best_value=jnp.where(better, values[0], state.best_value),
+            best_value=best_value,
             stats=state.stats,
         )
 
@@ -277,16 +260,14 @@ class ICEM(AbstractBoxSampler):
             ),
         )
 
-    def _candidates(
-        self, state: ICEMState, key: PRNGKeyArray
-    ) -> Float[Array, "population horizon action"]:
-        """What this stage's iteration scores: given sequences, then drawn ones."""
+    def draw(self, state: ICEMState, *, key: PRNGKeyArray) -> Float[Array, "drawn horizon action"]:
+        """Sequences that this stage's iteration is given, then drawn ones."""
         config, keep = self.config, self.config.keep
         first, last = self.number == 0, self.number == self.iterations - 1
-        given = [state.proposed if first else state.elites[:keep]]
+        given = [] if first else [state.elites[:keep]]
         if last:
             given.append(state.mean[None])
-        drawn = self.population - sum(map(len, given))
+        drawn = self.population - sum(map(len, given)) - (self.proposals if first else 0)
         shape = (drawn, self.horizon, self.action_size)
         noise = coloured_noise(config.beta, shape, key=key)
         sampled = jnp.clip(state.mean[None] + state.scale[None] * noise, -1.0, 1.0)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.planning.coarse import Effort, Ranker
-from loopwm.planning.planner import AbstractPlanner, CandidateReturns, Plan
-from loopwm.planning.seam import AbstractPlanningModel, propose_sequence
+from loopwm.planning.planner import AbstractPlanner, CandidateReturns, Plan, PlanStats
+from loopwm.planning.rollout import Rollouts
+from loopwm.planning.seam import AbstractPlanningModel
 
 
 class AbstractIterativePlanner(AbstractPlanner):
@@ -21,14 +22,15 @@ class AbstractIterativePlanner(AbstractPlanner):
     proposals: eqx.AbstractVar[int]
     population: eqx.AbstractVar[int]
     ranker: eqx.AbstractVar[Ranker]
+    proposals_stay: eqx.AbstractClassVar[bool]
+    """Whether the policy's sequences compete in every iteration, and not in the first alone."""
 
     @abc.abstractmethod
-    def init(self, warm_start: Any, proposed: Float[Array, "proposals horizon action"]) -> Any:
+    def init(self, warm_start: Any) -> Any:
         """State before the first iteration.
 
         Args:
             warm_start: plan distribution of the previous decision, shifted.
-            proposed: sequences of the policy prior, shape (proposals, horizon, action).
 
         Returns:
             The planner's state.
@@ -36,19 +38,42 @@ class AbstractIterativePlanner(AbstractPlanner):
 
     @abc.abstractmethod
     def stages(self) -> tuple["AbstractIterativePlanner", ...]:
-        """Whose `step` makes each iteration: itself, or copies with a population of their own."""
+        """Who makes each iteration: itself, or copies with a population of their own."""
 
     @abc.abstractmethod
-    def step(
+    def draw(
+        self, state: Any, *, key: PRNGKeyArray
+    ) -> Float[Array, "population_less_proposals horizon action"]:
+        """What an iteration weighs beside the policy's sequences.
+
+        Args:
+            state: the planner's state.
+            key: PRNG key.
+
+        Returns:
+            Sequences, as many as the population leaves; of all of it in an iteration in which the
+            policy's do not compete.
+        """
+
+    @abc.abstractmethod
+    def refit(
         self,
-        model: AbstractPlanningModel,
-        z: Float[Array, " latent"],
         state: Any,
-        *,
-        key: PRNGKeyArray,
+        sequences: Float[Array, "sequences horizon action"],
+        values: Float[Array, " sequences"],
         effort: Effort = Effort.FULL,
     ) -> Any:
-        """One iteration: sample, score at the given effort, refit."""
+        """The state after an iteration that found these sequences; its stats stay as they are.
+
+        Args:
+            state: the state before.
+            sequences: best first, shape (sequences, horizon, action).
+            values: their returns, falling, shape (sequences,).
+            effort: how they were scored.
+
+        Returns:
+            The state, fit to them.
+        """
 
     @abc.abstractmethod
     def postprocess(self, state: Any, explore: Array, *, key: PRNGKeyArray) -> Plan:
@@ -93,33 +118,89 @@ class AbstractIterativePlanner(AbstractPlanner):
             returns.
         """
         phases = self._phases(model)
-        # Proposals are scored like all others, so they are as good as the first iteration needs.
-        prior = model if phases[0][1] is Effort.FULL else self.ranker.rough(model)
-        proposed = jax.vmap(lambda k: propose_sequence(prior, z, self.horizon, key=k))(
-            jax.random.split(key_propose, self.proposals)
+        keys, state = jax.random.split(key_steps, self.iterations), self.init(warm_start)
+        # The first iteration by itself: beside what it draws, the policy acts out its sequences.
+        stage, effort, _ = phases[0]
+        state, pool, spent = stage.iterate(
+            model, z, state, effort, key=keys[0], proposals=self.proposals, key_propose=key_propose
         )
-        keys, state = jax.random.split(key_steps, self.iterations), self.init(warm_start, proposed)
-        first, loops, seen = 0, jnp.zeros(()), []
-        for stage, effort, count in phases:
+        seen = [jax.tree.map(lambda x: x[None], _returns(state))]
+        proposed = pool.first(self.proposals) if self.proposals_stay else None
+        coarse = effort is not Effort.FULL
+        for number, (stage, effort, count) in enumerate(phases):
+            done = sum(earlier for _, _, earlier in phases[:number])
+            own = keys[max(done, 1) : done + count]
+            if not len(own):
+                continue
+            again = coarse and effort is Effort.FULL  # known by coarse scores alone
 
-            def body(state, step_key, stage=stage, effort=effort):
-                state = stage.step(model, z, state, key=step_key, effort=effort)
-                return state, state.stats
+            def body(state, key, stage=stage, effort=effort, again=again):
+                state, _, loops = stage.iterate(
+                    model, z, state, effort, key=key, known=proposed, again=again
+                )
+                return state, (_returns(state), loops)
 
-            state, stats = jax.lax.scan(body, state, keys[first : first + count])
-            imagined = self.ranker.imagined(stage.population, effort)
-            loops = loops + imagined * jnp.sum(stats.loops)
-            seen.append(CandidateReturns(stats.best, stats.mean, stats.spread))
-            first += count
-        state = eqx.tree_at(lambda s: s.stats.loops, state, loops / self.sequences(model))
-        return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen)
+            state, (returns, loops) = jax.lax.scan(body, state, own)
+            spent = spent + jnp.sum(loops)
+            seen.append(returns)
+        state = eqx.tree_at(lambda s: s.stats.loops, state, spent / self.sequences(model))
+        best, mean, spread = (jnp.concatenate(parts) for parts in zip(*seen, strict=True))
+        return state, CandidateReturns(best, mean, spread)
+
+    def iterate(
+        self,
+        model: AbstractPlanningModel,
+        z: Float[Array, " latent"],
+        state: Any,
+        effort: Effort = Effort.FULL,
+        *,
+        key: PRNGKeyArray,
+        proposals: int = 0,
+        key_propose: PRNGKeyArray | None = None,
+        known: Rollouts | None = None,
+        again: bool = False,
+    ) -> tuple[Any, Rollouts, Float[Array, ""]]:
+        """One iteration: draw, score, refit.
+
+        Args:
+            model: the planning model at full depth.
+            z: latent state now, shape (latent,).
+            state: the planner's state.
+            effort: how the population is scored.
+            key: PRNG key of what is drawn.
+            proposals: sequences that the policy prior acts out beside it.
+            key_propose: PRNG key of these.
+            known: sequences of an earlier iteration that compete with their scores.
+            again: score those once more instead, since theirs are of another depth.
+
+        Returns:
+            The state, all sequences with their first scores, and the loops spent, a transition's
+            mean times the number of sequences imagined, scalar.
+        """
+        drawn = self.draw(state, key=key)
+        if known is not None and again:
+            drawn, known = jnp.concatenate([known.actions, drawn]), None
+        found, pool = self.ranker(
+            model, z, drawn, effort, known=known, proposals=proposals, key=key_propose
+        )
+        state = self.refit(state, found.actions, found.value, effort)
+        stats = PlanStats(found.value[0], found.mean, found.loops, found.spread)
+        state = eqx.tree_at(lambda s: s.stats, state, stats)
+        return state, pool, found.loops * found.imagined
 
     def sequences(self, model: AbstractPlanningModel) -> int:
-        """Sequences that a search scores on this model, those scored again counted twice."""
-        return sum(
+        """Sequences that a search imagines on this model, those scored again counted twice."""
+        phases = self._phases(model)
+        total = sum(
             count * self.ranker.imagined(stage.population, effort)
-            for stage, effort, count in self._phases(model)
+            for stage, effort, count in phases
         )
+        if not self.proposals_stay:
+            return total
+        # Known scores are not computed again, unless they were coarse and are asked for in full.
+        coarse = phases[0][1] is not Effort.FULL
+        kept = sum(c for _, effort, c in phases if not (coarse and effort is Effort.FULL)) - 1
+        return total - kept * self.proposals
 
     def _phases(
         self, model: AbstractPlanningModel
@@ -146,23 +227,10 @@ class AbstractBoxSampler(AbstractIterativePlanner):
     def candidates(self, state: Any) -> Float[Array, "elites horizon action"]:
         """Best sequences of the last iteration, best first, shape (elites, horizon, action)."""
 
-    @abc.abstractmethod
-    def refit(
-        self,
-        state: Any,
-        sequences: Float[Array, "sequences horizon action"],
-        values: Float[Array, " sequences"],
-    ) -> Any:
-        """The state after an iteration that found these sequences; its stats stay as they are.
 
-        Args:
-            state: the state before.
-            sequences: best first, shape (sequences, horizon, action).
-            values: their returns, falling, shape (sequences,).
-
-        Returns:
-            The state, fit to them.
-        """
+def _returns(state: Any) -> tuple[Array, Array, Array]:
+    """Largest, mean and deviation of the returns in the iteration that made this state."""
+    return state.stats.best, state.stats.mean, state.stats.spread
 
 
 def with_returns(plan: Plan, returns: CandidateReturns) -> Plan:

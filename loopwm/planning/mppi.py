@@ -1,6 +1,7 @@
 """Model predictive path integral control for actions in a box."""
 
 import dataclasses
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -19,7 +20,7 @@ from loopwm.planning.planner import (
     check_sizes,
     elite_weights,
 )
-from loopwm.planning.seam import AbstractPlanningModel, Scoring
+from loopwm.planning.rollout import Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,6 @@ class MPPIState(eqx.Module):
 
     mean: Float[Array, "horizon action"]
     scale: Float[Array, "horizon action"]
-    proposed: Float[Array, "proposals horizon action"]
     elites: Float[Array, "elites horizon action"]
     weights: Float[Array, " elites"]
     stats: PlanStats
@@ -103,22 +103,18 @@ class MPPI(AbstractBoxSampler):
     proposals: int = eqx.field(static=True)
     population: int = eqx.field(static=True)
     ranker: Ranker
+    proposals_stay: ClassVar[bool] = True
 
     def cold_start(self) -> Float[Array, "horizon action"]:
         """Mean 0, shape (horizon, action)."""
         return jnp.zeros((self.horizon, self.action_size))
 
-    def init(
-        self,
-        warm_start: Float[Array, "horizon action"],
-        proposed: Float[Array, "proposals horizon action"],
-    ) -> MPPIState:
+    def init(self, warm_start: Float[Array, "horizon action"]) -> MPPIState:
         """Mean from the previous decision, widest scale."""
         shape = (self.horizon, self.action_size)
         return MPPIState(
             mean=warm_start,
             scale=jnp.full(shape, self.config.scale_max),
-            proposed=proposed,
             elites=jnp.zeros((self.config.elites, *shape)),
             weights=jnp.full(self.config.elites, 1.0 / self.config.elites),
             stats=PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())),
@@ -128,25 +124,11 @@ class MPPI(AbstractBoxSampler):
         """Itself in each iteration."""
         return (self,) * self.iterations
 
-    def step(
-        self,
-        model: AbstractPlanningModel,
-        z: Float[Array, " latent"],
-        state: MPPIState,
-        *,
-        key: PRNGKeyArray,
-        effort: Effort = Effort.FULL,
-    ) -> MPPIState:
-        """Sample, score at the given effort, refit."""
-        config = self.config
-        drawn = config.population - config.proposals
+    def draw(self, state: MPPIState, *, key: PRNGKeyArray) -> Float[Array, "drawn horizon action"]:
+        """From the Gaussian, clipped to the box."""
+        drawn = self.config.population - self.config.proposals
         noise = jax.random.normal(key, (drawn, self.horizon, self.action_size))
-        sampled = jnp.clip(state.mean[None] + state.scale[None] * noise, -1.0, 1.0)
-        population = jnp.concatenate([state.proposed, sampled])
-        found = self.ranker(model, z, population, effort)
-        state = self.refit(state, population[found.index], found.value)
-        stats = PlanStats(found.value[0], found.mean, found.loops, found.spread)
-        return dataclasses.replace(state, stats=stats)
+        return jnp.clip(state.mean[None] + state.scale[None] * noise, -1.0, 1.0)
 
     def candidates(self, state: MPPIState) -> Float[Array, "elites horizon action"]:
         """The elites."""
@@ -157,6 +139,7 @@ class MPPI(AbstractBoxSampler):
         state: MPPIState,
         sequences: Float[Array, "elites horizon action"],
         values: Float[Array, " elites"],
+        effort: Effort = Effort.FULL,
     ) -> MPPIState:
         """Weighted mean and deviation of the sequences, which are the elites from now on."""
         config = self.config
@@ -167,7 +150,6 @@ class MPPI(AbstractBoxSampler):
         return MPPIState(
             mean=mean,
             scale=jnp.clip(jnp.sqrt(variance), config.scale_min, config.scale_max),
-            proposed=state.proposed,
             elites=elites,
             weights=weights,
             stats=state.stats,

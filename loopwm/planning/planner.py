@@ -13,7 +13,8 @@ from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
 from loopwm.planning.coarse import CoarseConfig
-from loopwm.planning.seam import AbstractPlanningModel, Scoring
+from loopwm.planning.rollout import Scoring
+from loopwm.planning.seam import AbstractPlanningModel
 
 
 class CandidateReturns(eqx.Module):

@@ -1,6 +1,7 @@
 """Random shooting: the planner that every other one has to beat at the same budget."""
 
 import dataclasses
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -13,7 +14,7 @@ from loopwm.models import categories
 from loopwm.planning.coarse import CoarseConfig, Effort, Ranker
 from loopwm.planning.iterative import AbstractIterativePlanner
 from loopwm.planning.planner import Plan, PlannerBuilder, PlanStats, check_sizes, elite_weights
-from loopwm.planning.seam import AbstractPlanningModel, Scoring
+from loopwm.planning.rollout import Scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +81,13 @@ class RandomShooting(AbstractIterativePlanner):
     proposals: int = eqx.field(static=True)
     population: int = eqx.field(static=True)
     ranker: Ranker
+    proposals_stay: ClassVar[bool] = False
 
     def cold_start(self) -> tuple[()]:
         """Nothing: decisions do not depend on one another."""
         return ()
 
-    def init(
-        self, warm_start: tuple[()], proposed: Float[Array, "proposals horizon action"]
-    ) -> ShootingState:
+    def init(self, warm_start: tuple[()]) -> ShootingState:
         """No sequences yet."""
         elites = self.config.elites
         return ShootingState(
@@ -100,23 +100,23 @@ class RandomShooting(AbstractIterativePlanner):
         """Itself, once."""
         return (self,)
 
-    def step(
+    def draw(
+        self, state: ShootingState, *, key: PRNGKeyArray
+    ) -> Float[Array, "population horizon action"]:
+        """Uniformly random sequences."""
+        shape = (self.population, self.horizon, self.actions.size)
+        drawn = categories.uniform_actions(self.actions, shape[0] * shape[1], key=key)
+        return drawn.reshape(shape)
+
+    def refit(
         self,
-        model: AbstractPlanningModel,
-        z: Float[Array, " latent"],
         state: ShootingState,
-        *,
-        key: PRNGKeyArray,
+        sequences: Float[Array, "elites horizon action"],
+        values: Float[Array, " elites"],
         effort: Effort = Effort.FULL,
     ) -> ShootingState:
-        """Draws and scores the population."""
-        population = self._drawn(key)
-        found = self.ranker(model, z, population, effort)
-        return ShootingState(
-            elites=population[found.index],
-            values=found.value,
-            stats=PlanStats(found.value[0], found.mean, found.loops, found.spread),
-        )
+        """The sequences are the elites."""
+        return ShootingState(elites=sequences, values=values, stats=state.stats)
 
     def postprocess(self, state: ShootingState, explore: Array, *, key: PRNGKeyArray) -> Plan:
         """The best sequence's first action; exploring, that of an elite drawn by its return."""
@@ -129,8 +129,3 @@ class RandomShooting(AbstractIterativePlanner):
             stats=state.stats,
             warm_start=(),
         )
-
-    def _drawn(self, key: PRNGKeyArray) -> Float[Array, "population horizon action"]:
-        shape = (self.population, self.horizon, self.actions.size)
-        drawn = categories.uniform_actions(self.actions, shape[0] * shape[1], key=key)
-        return drawn.reshape(shape)

@@ -2,26 +2,15 @@
 
 import abc
 import dataclasses
-import enum
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.core import AbstractDepthRule, FixedDepth
 from loopwm.errors import UsageError
 from loopwm.models import CategoricalPolicy, Networks
-
-
-class Scoring(enum.StrEnum):
-    """Where the return of an imagined sequence asks for rewards and continuations."""
-
-    EACH_STEP = "each_step"
-    """At every step."""
-    TERMINAL = "terminal"
-    """At the last step alone: K transitions, one evaluation of the outcome head."""
 
 
 class Imagined(eqx.Module):
@@ -70,6 +59,29 @@ class AbstractPlanningModel(eqx.Module):
 
 
 @runtime_checkable
+class Separable(Protocol):
+    """A planning model whose outcomes may be asked for after the transitions.
+
+    Of a whole rollout they are then computed in one batch. `step` is `advance` and `outcome`.
+    """
+
+    def advance(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"]
+    ) -> tuple[Float[Array, " latent"], Float[Array, ""]]:
+        """z_{t+1} of shape (latent,) and the inner loops spent, scalar."""
+        ...
+
+    def outcome(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        z_next: Float[Array, " latent"],
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """r_t in the units of `value`, and the probability that the task goes on, scalars."""
+        ...
+
+
+@runtime_checkable
 class DiscretePrior(Protocol):
     """A planning model whose policy prior has probabilities: that of discrete actions."""
 
@@ -111,15 +123,27 @@ class NetworksModel(AbstractPlanningModel):
 
     def step(self, z: Float[Array, " latent"], u: Float[Array, " action"]) -> Imagined:
         """One imagined transition."""
-        model = self.networks.world_model
-        solution = model.transition(z, u, self.rule)
-        outcome = model.outcome(z, u, solution.value)
-        return Imagined(
-            z=solution.value,
-            reward=(1.0 - self.discount) * self.networks.critic.scale * outcome.reward,
-            continuation=outcome.continuation,
-            loops=solution.stats.loops.astype(jnp.float32),
-        )
+        following, loops = self.advance(z, u)
+        reward, continuation = self.outcome(z, u, following)
+        return Imagined(z=following, reward=reward, continuation=continuation, loops=loops)
+
+    def advance(
+        self, z: Float[Array, " latent"], u: Float[Array, " action"]
+    ) -> tuple[Float[Array, " latent"], Float[Array, ""]]:
+        """z_{t+1}, shape (latent,), and the loops spent."""
+        solution = self.networks.world_model.transition(z, u, self.rule)
+        return solution.value, solution.stats.loops.astype(jnp.float32)
+
+    def outcome(
+        self,
+        z: Float[Array, " latent"],
+        u: Float[Array, " action"],
+        z_next: Float[Array, " latent"],
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """r_t in the units of values, and the continuation."""
+        outcome = self.networks.world_model.outcome(z, u, z_next)
+        unit = (1.0 - self.discount) * self.networks.critic.scale
+        return unit * outcome.reward, outcome.continuation
 
     def value(self, z: Float[Array, " latent"]) -> Float[Array, ""]:
         """Mean of both critics at the policy's most likely action."""
@@ -155,84 +179,3 @@ class NetworksModel(AbstractPlanningModel):
         """With the model's own depth in the place of a rule that is forward only."""
         forward_only = self.rule is not None and self.rule.forward_only
         return dataclasses.replace(self, rule=None) if forward_only else self
-
-
-class Score(eqx.Module):
-    """Return of one imagined action sequence."""
-
-    value: Float[Array, ""]
-    """Discounted return with the terminal value, scalar."""
-    loops: Float[Array, ""]
-    """Inner loops a transition, mean over the horizon, scalar."""
-
-
-def score(
-    model: AbstractPlanningModel,
-    z: Float[Array, " latent"],
-    actions: Float[Array, "horizon action"],
-    scoring: Scoring = Scoring.EACH_STEP,
-) -> Score:
-    r"""Return of an action sequence in imagination.
-
-    $$\sum_{k<K} \gamma^k \Big(\prod_{j<k} c_j\Big) r_k
-      + \gamma^K \Big(\prod_{j<K} c_j\Big) V(z_K)$$
-
-    with $c_j$ the continuation of step j. Terminal scoring (deferred decoding) takes $r_k = 0$ and
-    $c_k = 1$ for k < K − 1, and asks for both at the last step alone. It ranks sequences as the
-    full sum does where rewards come only at the horizon, or are the same for every action until
-    then, and the task does not end before it; elsewhere what happens before the last step counts
-    through V alone.
-
-    Args:
-        model: the planning model.
-        z: latent state at k = 0, shape (latent,).
-        actions: u_0 … u_{K−1}, shape (horizon, action).
-        scoring: where rewards and continuations are asked for.
-
-    Returns:
-        The return and the loops spent.
-    """
-    if scoring is Scoring.TERMINAL:
-        return _terminal_score(model, z, actions)
-
-    def body(carry, u):
-        state, weight, total = carry
-        imagined = model.step(state, u)
-        total = total + weight * imagined.reward
-        weight = weight * model.discount * imagined.continuation
-        return (imagined.z, weight, total), imagined.loops
-
-    (last, weight, total), loops = jax.lax.scan(body, (z, jnp.ones(()), jnp.zeros(())), actions)
-    return Score(value=total + weight * model.value(last), loops=jnp.mean(loops))
-
-
-def _terminal_score(
-    model: AbstractPlanningModel,
-    z: Float[Array, " latent"],
-    actions: Float[Array, "horizon action"],
-) -> Score:
-    """One outcome, at the last step; compiled, the others' outcomes are dead code."""
-
-    def body(state, u):
-        imagined = model.step(state, u)
-        return imagined.z, imagined.loops
-
-    before, loops = jax.lax.scan(body, z, actions[:-1])
-    last = model.step(before, actions[-1])
-    ahead = model.discount * last.continuation * model.value(last.z)
-    return Score(
-        value=model.discount ** (len(actions) - 1) * (last.reward + ahead),
-        loops=(jnp.sum(loops) + last.loops) / len(actions),
-    )
-
-
-def propose_sequence(
-    model: AbstractPlanningModel, z: Float[Array, " latent"], horizon: int, *, key: PRNGKeyArray
-) -> Float[Array, "horizon action"]:
-    """Rolls the policy prior through the model: u_0 … u_{K−1}, shape (horizon, action)."""
-
-    def body(state, step_key):
-        u = model.propose(state, key=step_key)
-        return model.step(state, u).z, u
-
-    return jax.lax.scan(body, z, jax.random.split(key, horizon))[1]

@@ -68,12 +68,12 @@ def test_warm_start_is_the_probabilities_shifted_by_one_step():
     planner = CONFIG.build(ActionLayout.categorical(2))
     probabilities = jnp.asarray([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
     stats = PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
-    state = CEMState(probabilities, jnp.zeros((4, 4, 2)), stats)
+    state = CEMState(probabilities, stats)
     plan = eqx.filter_jit(planner.postprocess)(state, NO, key=jax.random.key(0))
     np.testing.assert_array_equal(plan.value, [0.0, 1.0])
     np.testing.assert_allclose(plan.warm_start[:3], probabilities[1:])
     np.testing.assert_allclose(plan.warm_start[3], [0.5, 0.5])
-    started = planner.init(plan.warm_start, state.proposed).probabilities
+    started = planner.init(plan.warm_start).probabilities
     np.testing.assert_allclose(jnp.sum(started, axis=1), 1.0, rtol=1e-6)
     assert float(started[0, 0]) > 0.5 > float(started[1, 0])
 
@@ -81,7 +81,7 @@ def test_warm_start_is_the_probabilities_shifted_by_one_step():
 def test_exploration_draws_from_the_first_probabilities():
     planner = dataclasses.replace(CONFIG, floor=0.0).build(ActionLayout.categorical(2))
     stats = PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
-    state = CEMState(jnp.full((4, 2), jnp.asarray([0.3, 0.7])), jnp.zeros((4, 4, 2)), stats)
+    state = CEMState(jnp.full((4, 2), jnp.asarray([0.3, 0.7])), stats)
     keys = jax.random.split(jax.random.key(0), 2000)
     draw = jax.jit(jax.vmap(lambda k, e: planner.postprocess(state, e, key=k).value))
     exploring = np.asarray(draw(keys, jnp.ones(2000, bool)))
@@ -93,7 +93,7 @@ def test_exploration_draws_from_the_first_probabilities():
 def test_the_floor_keeps_every_action_possible_when_exploring():
     planner = dataclasses.replace(CONFIG, floor=0.2).build(ActionLayout.categorical(2))
     stats = PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
-    state = CEMState(jnp.full((4, 2), jnp.asarray([0.0, 1.0])), jnp.zeros((4, 4, 2)), stats)
+    state = CEMState(jnp.full((4, 2), jnp.asarray([0.0, 1.0])), stats)
     keys = jax.random.split(jax.random.key(0), 2000)
     draw = jax.jit(jax.vmap(lambda k: planner.postprocess(state, YES, key=k).value))
     assert np.asarray(draw(keys))[:, 0].mean() == pytest.approx(0.1, abs=0.03)
@@ -161,7 +161,7 @@ def test_exploration_draws_each_group_from_its_own_probabilities():
     planner = dataclasses.replace(CONFIG, floor=0.3).build(ActionLayout.categorical(2, 3))
     stats = PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
     first = jnp.asarray([0.2, 0.8, 1.0, 0.0, 0.0])
-    state = CEMState(jnp.tile(first, (4, 1)), jnp.zeros((4, 4, 5)), stats)
+    state = CEMState(jnp.tile(first, (4, 1)), stats)
     keys = jax.random.split(jax.random.key(0), 4000)
     draw = jax.jit(jax.vmap(lambda k: planner.postprocess(state, YES, key=k).value))
     drawn = np.asarray(draw(keys))

@@ -25,6 +25,7 @@ from loopwm.planning import (
     PlanningConfig,
     Ranker,
     Rescoring,
+    Rollouts,
     Scoring,
     score,
 )
@@ -62,28 +63,49 @@ class Misleading(AbstractPlanningModel):
 def ranked(effort, coarse, **change):
     ranker = Ranker(2, Scoring.EACH_STEP, dataclasses.replace(coarse, **change))
     population = jnp.linspace(0.0, 0.7, 8)[:, None, None]
-    return eqx.filter_jit(ranker)(Misleading(), jnp.zeros(1), population, effort)
+    return eqx.filter_jit(ranker)(Misleading(), jnp.zeros(1), population, effort)[0]
+
+
+def which(ranking):
+    """Where the elites were among 0, .1 … .7."""
+    return np.round(10.0 * np.asarray(ranking.actions[:, 0, 0])).astype(int)
+
+
+def test_known_sequences_compete_and_are_not_imagined_again():
+    ranker = Ranker(2, Scoring.EACH_STEP, CoarseConfig(depth=1, rescored=3))
+    drawn, old = jnp.asarray([0.0, 0.1]), jnp.asarray([0.3, 0.6, 0.7])
+    known = Rollouts(old[:, None, None], -jnp.abs(old - 0.52), jnp.ones(3))
+    run = eqx.filter_jit(
+        lambda effort: ranker(Misleading(), jnp.zeros(1), drawn[:, None, None], effort, known=known)
+    )
+    rough, pool = run(Effort.COARSE)
+    np.testing.assert_array_equal(which(rough), [6, 7])
+    assert rough.imagined == 2 and float(rough.loops) == 1.0
+    np.testing.assert_allclose(pool.actions.ravel(), [0.3, 0.6, 0.7, 0.0, 0.1])
+    fine, _ = run(Effort.RESCORED)
+    np.testing.assert_array_equal(which(fine), [3, 6])
+    assert fine.imagined == 5 and float(fine.loops) == pytest.approx((2 * 1 + 3 * 4) / 5)
 
 
 def test_the_best_by_coarse_scores_are_ranked_by_full_ones():
     coarse = CoarseConfig(depth=1, rescored=4)
     rough = ranked(Effort.COARSE, coarse)
-    np.testing.assert_array_equal(rough.index, [5, 6])
+    np.testing.assert_array_equal(which(rough), [5, 6])
     np.testing.assert_allclose(rough.value, [-0.02, -0.08], atol=1e-6)
     assert float(rough.loops) == 1.0
     full = ranked(Effort.FULL, coarse)
-    np.testing.assert_array_equal(full.index, [3, 4])
+    np.testing.assert_array_equal(which(full), [3, 4])
     assert float(full.loops) == 4.0
     # Coarse scores let .5, .6, .4 and .7 through; of these .4 and .5 are best at full depth.
     fine = ranked(Effort.RESCORED, coarse)
-    np.testing.assert_array_equal(fine.index, [4, 5])
+    np.testing.assert_array_equal(which(fine), [4, 5])
     np.testing.assert_allclose(fine.value, [-0.08, -0.18], atol=1e-6)
     assert float(fine.mean) == float(rough.mean) != float(full.mean)
     assert float(fine.loops) == (8 * 1 + 4 * 4) / 12
     # As many as the elites when no number is given: they change places.
-    np.testing.assert_array_equal(ranked(Effort.RESCORED, coarse, rescored=None).index, [5, 6])
+    np.testing.assert_array_equal(which(ranked(Effort.RESCORED, coarse, rescored=None)), [5, 6])
     everything = ranked(Effort.RESCORED, coarse, rescored=8)
-    np.testing.assert_array_equal(everything.index, full.index)
+    np.testing.assert_array_equal(everything.actions, full.actions)
 
 
 C, R, F = Effort.COARSE, Effort.RESCORED, Effort.FULL
@@ -129,14 +151,18 @@ def test_rescoring_corrects_a_misleading_depth(plans):
     assert float(plans(CoarseConfig()).value[0]) == pytest.approx(0.32, abs=0.03)
     every = plans(CoarseConfig(depth=1, rescored=32))
     assert float(every.value[0]) == pytest.approx(0.32, abs=0.05)
-    assert float(every.stats.loops) == pytest.approx((64 * 1 + 32 * 4) / 96)
+    assert float(every.stats.loops) == pytest.approx(
+        ((64 + 5 * 62) * 1 + 6 * 32 * 4) / (64 + 5 * 62 + 6 * 32)
+    )
     # Coarse to the end but for the elites' weights: the coarse model's answer.
     last = plans(CoarseConfig(depth=1, rescoring=LAST))
     assert float(last.value[0]) > 0.4
-    assert float(last.stats.loops) == pytest.approx((6 * 64 * 1 + 8 * 4) / (6 * 64 + 8))
+    assert float(last.stats.loops) == pytest.approx(((64 + 5 * 62) * 1 + 8 * 4) / (64 + 5 * 62 + 8))
     later = plans(CoarseConfig(depth=1, iterations=2, rescoring=NEVER))
     assert float(later.value[0]) == pytest.approx(0.32, abs=0.05)
-    assert float(later.stats.loops) == pytest.approx((2 * 1 + 4 * 4) / 6)
+    assert float(later.stats.loops) == pytest.approx(
+        ((64 + 62) * 1 + 4 * 64 * 4) / (64 + 62 + 4 * 64)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +194,7 @@ def test_a_constant_schedule_decides_the_same_to_the_last_bit(config, networks, 
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(constant), strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.all(np.asarray(plain.stats.loops) == 3.0)
-    spent = (3 * 8 * 1 + 2 * 3) / (3 * 8 + 2)
+    spent = ((8 + 2 * 6) * 1 + 2 * 3) / (8 + 2 * 6 + 2)  # two proposals are known later
     np.testing.assert_allclose(coarse.stats.loops, np.full(3, spent), rtol=1e-5)
     assert np.all(np.asarray(coarse.stats.mean) != np.asarray(plain.stats.mean))
 

@@ -57,7 +57,6 @@ def test_the_start_is_the_last_decision_shifted_by_a_step():
     state = ICEMState(
         mean=count[0],
         scale=jnp.full((3, 1), 0.2),
-        proposed=jnp.zeros((4, 3, 1)),
         start=planner.cold_start(),
         elites=count + 0.1 * jnp.arange(8.0)[:, None, None],
         values=-jnp.arange(8.0),

@@ -101,7 +101,6 @@ def test_warm_start_is_the_mean_shifted_by_one_step():
     state = MPPIState(
         mean=mean,
         scale=jnp.full((3, 1), 0.5),
-        proposed=jnp.zeros((4, 3, 1)),
         elites=jnp.full((8, 3, 1), 0.7),
         weights=jnp.full(8, 1 / 8),
         stats=PlanStats(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())),
@@ -112,9 +111,7 @@ def test_warm_start_is_the_mean_shifted_by_one_step():
     np.testing.assert_allclose(plan.warm_start, [[0.2], [0.3], [0.0]])
     exploring = postprocess(state, YES, key=jax.random.key(0)).value
     assert float(exploring[0]) != pytest.approx(0.1, abs=1e-3)
-    np.testing.assert_array_equal(
-        planner.init(plan.warm_start, state.proposed).mean, plan.warm_start
-    )
+    np.testing.assert_array_equal(planner.init(plan.warm_start).mean, plan.warm_start)
     assert planner.cold_start().shape == (3, 1) and not np.any(planner.cold_start())
 
 
@@ -122,8 +119,8 @@ def test_an_average_of_actions_at_the_edge_stays_in_the_box(toys):
     # Float32 weights sum to 1 + 1e-7 as often as not, and environments check their bounds.
     config = dataclasses.replace(CONFIG, proposals=0, scale_min=1e-6, scale_max=1e-6, iterations=1)
     planner = config.build(ActionLayout.box(1))
-    step = jax.jit(jax.vmap(lambda z, k: planner.step(toys["regulator"](), z, state, key=k).mean))
-    state = planner.init(-jnp.ones((3, 1)), jnp.zeros((0, 3, 1)))
+    model, state = toys["regulator"](), planner.init(-jnp.ones((3, 1)))
+    step = jax.jit(jax.vmap(lambda z, k: planner.iterate(model, z, state, key=k)[0].mean))
     states = jnp.linspace(3.0, 9.0, 200)[:, None]
     means = np.asarray(step(states, jax.random.split(jax.random.key(0), 200)))
     assert -1.0 <= means.min() and means.max() < -0.999

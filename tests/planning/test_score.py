@@ -12,7 +12,14 @@ from loopwm.actions import ActionLayout
 from loopwm.core import CoreConfig, FixedDepth
 from loopwm.models import LoopedConfig, Sizes, ValueConfig, build_networks
 from loopwm.nn import resolve
-from loopwm.planning import NetworksModel, propose_sequence, score
+from loopwm.planning import (
+    AbstractPlanningModel,
+    NetworksModel,
+    Scoring,
+    Separable,
+    rollouts,
+    score,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +81,8 @@ def test_networks_as_a_planner_sees_them(networks, key, rng):
         solution = world.transition(z, u)
         outcome = world.outcome(z, u, solution.value)
         q = networks.critic.values(z, networks.policy.mode(z))
-        proposed = propose_sequence(model, z, 3, key=key)
+        given = jnp.zeros((0, 3, 2))
+        proposed = rollouts(model, z, given, proposals=4, key=key).actions
         return (solution, outcome, q), model.step(z, u), deeper.step(z, u), model.value(z), proposed
 
     (solution, outcome, q), imagined, deep, value, proposed = run(networks)
@@ -93,4 +101,55 @@ def test_networks_as_a_planner_sees_them(networks, key, rng):
     assert float(imagined.loops) == 3.0 and float(deep.loops) == 9.0
     assert float(value) == pytest.approx(float(jnp.mean(q)), rel=1e-4)
     assert float(jnp.ptp(q)) > 1e-4
-    assert proposed.shape == (3, 2) and np.all(np.sum(proposed, axis=1) == 1.0)
+    assert proposed.shape == (4, 3, 2) and np.all(np.sum(proposed, axis=2) == 1.0)
+
+
+class Whole(AbstractPlanningModel):
+    """A planning model whose outcomes come with its steps."""
+
+    inner: NetworksModel
+    discount: float = eqx.field(static=True, default=0.97)
+    action_size: int = eqx.field(static=True, default=2)
+
+    def step(self, z, u):
+        return self.inner.step(z, u)
+
+    def value(self, z):
+        return self.inner.value(z)
+
+    def propose(self, z, *, key):
+        return self.inner.propose(z, key=key)
+
+    def at_depth(self, depth):
+        return self
+
+
+@pytest.mark.parametrize("scoring", Scoring)
+def test_outcomes_in_one_batch_are_those_of_every_step(scoring, networks, key, rng):
+    model = NetworksModel(networks, None, discount=0.97, action_size=2)
+    assert isinstance(model, Separable) and not isinstance(Whole(model), Separable)
+    z = jnp.asarray(rng.normal(size=6), jnp.float32)
+    given = jax.nn.one_hot(rng.integers(0, 2, (5, 4)), 2)
+    run = eqx.filter_jit(lambda m: rollouts(m, z, given, scoring, proposals=3, key=key))
+    batched, stepwise = run(model), run(Whole(model))
+    np.testing.assert_array_equal(batched.actions, stepwise.actions)
+    np.testing.assert_allclose(batched.value, stepwise.value, rtol=2e-5)
+    np.testing.assert_array_equal(batched.loops, np.full(8, 3.0))
+    # Proposals come first, are the policy's own, and are worth what the sequence is worth alone.
+    np.testing.assert_array_equal(batched.actions[3:], given)
+    alone = eqx.filter_jit(jax.vmap(lambda u: score(model, z, u, scoring).value))(batched.actions)
+    np.testing.assert_allclose(batched.value, alone, rtol=2e-5)
+    assert float(jnp.ptp(batched.value)) > 1e-4
+
+
+def test_proposals_follow_the_policy_along_the_way(toys):
+    # z counts how often the policy has acted; a regulator's policy that is not 0 drives it away.
+    model = toys["regulator"](0.25)
+    found = eqx.filter_jit(
+        lambda: rollouts(
+            model, jnp.zeros(1), jnp.zeros((1, 3, 1)), proposals=2, key=jax.random.key(0)
+        )
+    )()
+    np.testing.assert_allclose(found.actions[:2], np.full((2, 3, 1), 0.25))
+    squares = 0.25**2 * (1 + 4 + 9)
+    np.testing.assert_allclose(found.value, [-squares, -squares, 0.0], rtol=1e-6)

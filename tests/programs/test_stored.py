@@ -165,6 +165,21 @@ def test_given_up_buffers_are_given_up(folder):
     assert not slow.is_deleted() and fast.is_deleted()
 
 
+def test_what_stays_is_taken_apart_once_and_what_changes_is_seen(folder, monkeypatch):
+    program, kind, taken = StoredProgram(learner._towards), stored._kind, []
+    monkeypatch.setattr(stored, "_kind", lambda leaf: taken.append(leaf) or kind(leaf))
+    slow, fast = jnp.zeros(2), jnp.ones(2)
+    for _ in range(3):
+        np.testing.assert_array_equal(program((slow,), (fast,), RATE)[0], [0.5, 0.5])
+    assert sum(leaf is slow for leaf in taken) == 1
+    np.testing.assert_array_equal(program((slow + 2.0,), (fast,), RATE)[0], [1.5, 1.5])
+    # A dictionary may have changed although it is the same object.
+    mutable = {"w": slow}
+    program(mutable, {"w": fast}, RATE)
+    mutable["w"] = slow + 4.0
+    np.testing.assert_array_equal(program(mutable, {"w": fast}, RATE)["w"], [2.5, 2.5])
+
+
 def test_what_is_static_comes_back(folder, never_compile):
     mix = L1CappedMix(2, 2, 1, key=jax.random.key(0))
     first = moved(mix, mix, RATE)
