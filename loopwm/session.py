@@ -105,7 +105,11 @@ class Session:
         finally:
             single.close()
         self._discount = config.learner.discount
-        self.config = dataclasses.replace(config, learner=config.learner.for_limit(limit))
+        self.config = dataclasses.replace(
+            config,
+            learner=config.learner.for_limit(limit),
+            collection=config.collection.for_actions(self.spaces.action.layout.groups is not None),
+        )
         self.planner = build_planner(config, self.spaces)
         self.replay = Replay(
             config.collection.replay_capacity,

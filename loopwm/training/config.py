@@ -140,8 +140,9 @@ class CollectionConfig:
     a new one every step."""
     search_hold: tuple[int, int] = (4, 32)
     """The same after random_steps."""
-    updates_per_step: float = 1.0
-    """Update-to-data ratio: updates an env step."""
+    updates_per_step: float | None = None
+    """Update-to-data ratio: updates an env step; null is 2 for discrete actions and 1 for others, as
+    measured in docs/results/agents.md."""
     updates_per_call: int = 8
     """Updates in one compiled call of the learner."""
     replay_capacity: int = 100_000
@@ -171,15 +172,23 @@ class CollectionConfig:
                 f"collection.longest_episode is {self.longest_episode}; give at least 1, or null "
                 "for tasks that go on forever."
             )
-        if not self.updates_per_step > 0:
+        if self.updates_per_step is not None and not self.updates_per_step > 0:
             raise UsageError(
-                f"collection.updates_per_step is {self.updates_per_step}; give more than 0."
+                f"collection.updates_per_step is {self.updates_per_step}; give more than 0, or "
+                "null."
             )
         if self.replay_capacity < 2 * self.envs:
             raise UsageError(
                 f"collection.replay_capacity is {self.replay_capacity} for {self.envs} "
                 f"environments; give at least {2 * self.envs}."
             )
+
+
+    def for_actions(self, discrete: bool) -> "CollectionConfig":
+        """These settings, with the number of updates that fits the kind of actions."""
+        if self.updates_per_step is not None:
+            return self
+        return dataclasses.replace(self, updates_per_step=2.0 if discrete else 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

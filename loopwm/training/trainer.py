@@ -206,15 +206,17 @@ class Trainer:
         self._see(transitions.next_observation[real])
         rewards = transitions.reward[real].astype(float)
         counters, collection = self.counters, self.config.collection
+        ratio = collection.updates_per_step
+        assert ratio is not None, "a session fills it in for the kind of actions"
         was_learning, before = self.learning, counters.env_steps
         counters.env_steps += int(real.sum())
         if not was_learning and may_learn(self.replay, collection, before, counters.env_steps):
             counters.learning_since = counters.env_steps
         counters.reward_scale = max(counters.reward_scale, *np.abs(rewards), 1e-8)
         if was_learning:
-            counters.updates_owed += collection.updates_per_step * float(real.sum())
+            counters.updates_owed += ratio * float(real.sum())
         elif self.learning:
-            counters.updates_owed = collection.updates_per_step * counters.env_steps
+            counters.updates_owed = ratio * counters.env_steps
         self._returns[real] += rewards
         self._lengths[real] += 1
         ended = transitions.terminated | transitions.truncated

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from loopwm.run import resolve_config
+from loopwm.session import Session
 from loopwm.training import CollectionConfig, Replay
 from loopwm.training.exploration import may_learn, tells_of_states
 
@@ -69,3 +71,20 @@ def test_numbers_of_steps_below_one_are_refused(assert_helpful):
         with pytest.raises(UsageError, match="collection.search_hold is") as raised:
             CollectionConfig(search_hold=hold)
         assert_helpful(raised)
+
+
+def test_updates_a_step_follow_the_kind_of_actions_unless_said():
+    unsaid = CollectionConfig()
+    assert unsaid.for_actions(discrete=True).updates_per_step == 2.0
+    assert unsaid.for_actions(discrete=False).updates_per_step == 1.0
+    said = CollectionConfig(updates_per_step=0.5)
+    assert said.for_actions(discrete=True) is said
+
+
+@pytest.mark.parametrize("env, expected", [("CartPole-v1", 2.0), ("Pendulum-v1", 1.0)])
+def test_a_session_fills_it_in(env, expected):
+    debug = resolve_config(
+        env, config="debug", overrides={"collection": {"updates_per_step": None}}
+    )
+    assert debug.collection.updates_per_step is None
+    assert Session(env, debug).config.collection.updates_per_step == expected
