@@ -1,0 +1,114 @@
+"""Memory of long runs, for docs/results/agents.md.
+
+    python docs/results/memory.py [ENV ...] [--steps 200000] [--capacity 20000]
+
+Trains with the `debug` preset and few updates, so that hundreds of thousands of env steps take
+minutes, and reads the process's resident memory whenever an evaluation is written (every twentieth
+of the run). The replay is full after `capacity` env steps; what the memory does from then on is
+what is asked. `memory:Frames-v0` has images of 32 × 32 × 3 bytes. Prints a Markdown row an
+environment: memory when the replay has just been filled, at the end and at most, and the replay's
+own size.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import gymnasium as gym
+import numpy as np
+from foundation import environment
+
+ROOT = pathlib.Path("runs/memory")
+ENVS = ("CartPole-v1", "Pendulum-v1", "loopwm/SlidingIce-v0", "memory:Frames-v0")
+
+
+class Frames(gym.Env):
+    """A bright square on a dark image, moved left and right; paid for being in the middle."""
+
+    observation_space = gym.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        """Somewhere at random."""
+        super().reset(seed=seed)
+        self.place = int(self.np_random.integers(0, 28))
+        return self._seen(), {}
+
+    def step(self, action):
+        """One pixel to a side."""
+        self.place = int(np.clip(self.place + 2 * int(action) - 1, 0, 28))
+        return self._seen(), float(abs(self.place - 14) < 4), False, False, {}
+
+    def _seen(self) -> np.ndarray:
+        image = np.zeros((32, 32, 3), np.uint8)
+        image[14:18, self.place : self.place + 4] = 255
+        return image
+
+
+gym.register("Frames-v0", entry_point=Frames, max_episode_steps=50)
+
+
+def resident(process: int) -> float:
+    """Resident memory of a process in MB."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found.group(1)) / 1e3 if found else float("nan")
+
+
+def measured(env: str, steps: int, capacity: int) -> list[tuple[int, float]]:
+    """Env steps and memory in MB at every evaluation."""
+    out = ROOT / env.replace("/", "-").replace(":", "-")
+    shutil.rmtree(out, ignore_errors=True)
+    settings = {
+        "collection.replay_capacity": capacity,
+        "collection.updates_per_step": 0.02,
+        "evaluation.every": steps // 20,
+        "evaluation.episodes": 1,
+        "checkpoint_every": steps // 4,
+    }
+    words = [sys.executable, "-m", "loopwm.cli.main", "train", env, "--config", "debug"]
+    words += ["--steps", str(steps), "--out", str(out), "--set"]
+    words += [f"{key}={value}" for key, value in settings.items()]
+    path = {"PYTHONPATH": os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])}
+    found: list[tuple[int, float]] = []
+    with subprocess.Popen(words, env=environment() | path, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            time.sleep(0.5)
+            evals = out / "evals.jsonl"
+            lines = evals.read_text().splitlines() if evals.exists() else []
+            if len(lines) > len(found) and process.poll() is None:
+                memory = resident(process.pid)
+                found += [(json.loads(line)["env_steps"], memory) for line in lines[len(found) :]]
+    if process.returncode:
+        raise SystemExit(f"The run of {env} failed; its folder is {out}.")
+    return found
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("envs", nargs="*", default=ENVS)
+    parser.add_argument("--steps", type=int, default=200_000)
+    parser.add_argument("--capacity", type=int, default=20_000)
+    words = parser.parse_args()
+    print("| env | MB at env step, replay just full | half way | end | largest after full |")
+    print("|---|---|---|---|---|")
+    for env in words.envs:
+        found = measured(env, words.steps, words.capacity)
+        full = [pair for pair in found if pair[0] > words.capacity]
+        (begun, first), (_, middle), (_, last) = full[0], full[len(full) // 2], full[-1]
+        largest = max(memory for _, memory in full)
+        print(
+            f"| {env} | {first:.0f} at {begun:,} | {middle:.0f} | {last:.0f} | {largest:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
