@@ -21,6 +21,8 @@ STEEPEST = 5.0
 """Largest curvature of the reward's loss."""
 LARGEST = 10
 """Largest zoom, a factor of 1,024."""
+USUAL = 0.95
+"""Share of the positive rewards that may be had again at every step; larger ones come once."""
 
 
 def fitted(
@@ -73,11 +75,14 @@ def zoom_for(history: History, discount: float, reward_scale: float) -> int:
     rewards
 
     $$b = \max\Big(\max_t |G_t|,\ \max_{t \text{ last}} r_t,\
-      \max_{t \text{ not last}} \frac{r_t}{1 - \gamma}\Big), \qquad
+      \frac{q}{1 - \gamma}\Big), \qquad
       n = \lfloor -\log_2 (1.25\,(1 - \gamma)\, b / r_{max}) \rfloor,$$
 
-    since learning raises returns, up to what the best reward that does not end the task is worth
-    when it is had at every step.
+    with q the 95 % quantile of the positive rewards that do not end the task, since learning raises
+    returns, up to what a good reward is worth when it is had at every step. Not the largest: a
+    bonus that is paid once in an episode among many small rewards (LunarLander's first contact
+    with the ground) would be taken for a hundred of them. Only positive rewards count, so that a
+    goal that was seen once among zeros and costs, and may be held, has all its room.
 
     Args:
         history: steps in the order in which they were made.
@@ -93,11 +98,10 @@ def zoom_for(history: History, discount: float, reward_scale: float) -> int:
     reward, unit = history.reward.astype(np.float64), 1.0 - discount
     returns = _returns_to_go(history, discount)
     ends, goes_on = reward[made & history.terminated], reward[made & ~history.terminated]
-    bound = max(
-        np.abs(returns[made]).max(),
-        ends.max(initial=0.0),
-        goes_on.max(initial=0.0) / unit,
-    )
+    good = goes_on[goes_on > 0.0]
+    # The next larger reward seen, so that of 20 or fewer the largest counts.
+    usual = np.quantile(good, USUAL, method="higher") if good.size else 0.0
+    bound = max(np.abs(returns[made]).max(), ends.max(initial=0.0), float(usual) / unit)
     share = MARGIN * unit * float(bound) / reward_scale
     return LARGEST if share <= 0.0 else int(np.clip(math.floor(-math.log2(share)), 0, LARGEST))
 

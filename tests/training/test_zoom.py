@@ -68,6 +68,34 @@ def test_zooms_by_hand():
     assert zoom([[-0.01, -0.01, -1.0]], True) == 3
 
 
+def test_a_bonus_paid_once_does_not_set_the_units():
+    # The largest return is that of the bonus, 1: 1.25 · 0.1 · 1 = 1/8. Had at every step, the bonus
+    # would be worth 10 and leave no zoom.
+    once = [0.09] * 39 + [1.0, 0.0]
+    assert zoom([once], True) == 3
+    # A tenth of the positive rewards may be had at every step, and so may one of few.
+    assert zoom([([0.1] * 9 + [1.0]) * 4 + [0.0]], True) == 0
+    assert zoom([[0.1] * 9 + [1.0, 0.0]], True) == 0
+
+
+@pytest.mark.parametrize("sea", [0.0, -0.01])
+def test_a_goal_seen_once_in_a_sea_of_nothing_fits_when_it_is_held(sea):
+    # Time ends the episode, so the goal may be held: it is worth 1 / (1 − 0.9), the whole range.
+    assert zoom([[sea] * 200 + [1.0]], False) == 0
+    # It ends the task: had once, 1.25 · 0.1 · 1 = 1/8. The same where it is a hundred times larger.
+    assert zoom([[sea] * 200, [sea] * 200 + [1.0]], True) == 3
+    assert zoom([[sea] * 200, [sea] * 200 + [100.0]], True) == 3
+
+
+def test_rewards_of_every_step_have_all_their_room():
+    # CartPole: episodes are short now, and will be long.
+    assert zoom([[1.0] * 10] * 30, True) == 0
+    # MountainCar and Acrobot: −1 a step, and time ends the episode.
+    assert zoom([[-1.0] * 200] * 3, False) == 0
+    # The same with a goal found: its last steps are worth little, the others still −10.
+    assert zoom([[-1.0] * 200, [-1.0] * 200 + [0.0]], True) == 0
+
+
 def test_nothing_but_zeros_and_nothing_at_all():
     history = replay_of([[0.0, 0.0]], terminated=True).history(10)
     assert zoom_for(history, 0.9, 1e-8) == 10 and curvature_for(history) == FLAT
