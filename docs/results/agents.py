@@ -8,7 +8,7 @@
 Every run has a core of its own; finished ones are kept in runs/agents and not repeated. Peers have
 the settings of RL Baselines3 Zoo, or SB3's defaults where the Zoo has none, and are evaluated like
 ours: 10 episodes on an environment of their own, whose time does not count. Every run stops when an
-evaluation reaches the threshold.
+evaluation reaches the threshold. Hopper-v5 has none here: its return at the end is what counts.
 """
 
 import argparse
@@ -31,9 +31,10 @@ ROOT = pathlib.Path("runs/agents")
 class Case:
     """An environment, what counts as solved, and who runs for how long."""
 
-    threshold: float
-    bar: int
-    """Largest median of our env steps to the threshold."""
+    threshold: float | None
+    """Mean return that ends a run; None where the return at the end is what counts."""
+    bar: int | None
+    """Largest median of our env steps to the threshold; None where the peer's return is the bar."""
     steps: int
     """Env steps of our runs."""
     peer: str
@@ -41,6 +42,8 @@ class Case:
     """Env steps after which a peer gives up."""
     every: int
     """Env steps between a peer's evaluations."""
+    our_every: int = 250
+    """Env steps between evaluations of ours."""
 
 
 CASES = {
@@ -52,6 +55,8 @@ CASES = {
     "InvertedPendulum-v5": Case(950, 2_000, 3_000, "SAC", 30_000, 500),
     "InvertedDoublePendulum-v5": Case(9_000, 4_000, 5_000, "SAC", 30_000, 500),
     "Reacher-v5": Case(-6, 4_000, 6_000, "SAC", 30_000, 500),
+    "LunarLander-v3": Case(200, 17_500, 25_000, "DQN", 100_000, 1_000, 1_000),
+    "Hopper-v5": Case(None, None, 50_000, "SAC", 50_000, 5_000, 5_000),
 }
 
 
@@ -59,12 +64,13 @@ STOP = "evaluation.stop_when_solved=true"
 
 
 def _off_policy(**changed) -> dict:
-    """What the Zoo's DQN of Acrobot has, with changes."""
+    """What the Zoo's DQN has on Acrobot and LunarLander, with changes."""
     return {
         "learning_rate": 6.3e-4,
         "batch_size": 128,
         "buffer_size": 50_000,
         "learning_starts": 0,
+        "gamma": 0.99,
         "target_update_interval": 250,
         "train_freq": 4,
         "gradient_steps": -1,
@@ -88,6 +94,8 @@ ZOO = {
     },
     "Pendulum-v1": {"learning_rate": 1e-3},
     "Acrobot-v1": _off_policy(),
+    "LunarLander-v3": _off_policy(),
+    "Hopper-v5": {"learning_starts": 10_000},
     "MountainCar-v0": _off_policy(
         learning_rate=4e-3,
         buffer_size=10_000,
@@ -113,7 +121,12 @@ ZOO = {
     },
 }
 """Settings of RL Baselines3 Zoo; a schedule's horizon is the Zoo's number of env steps."""
-ZOO_STEPS = {"CartPole-v1": 100_000, "Acrobot-v1": 100_000, "MountainCar-v0": 120_000}
+ZOO_STEPS = {
+    "CartPole-v1": 100_000,
+    "Acrobot-v1": 100_000,
+    "LunarLander-v3": 100_000,
+    "MountainCar-v0": 120_000,
+}
 ZOO_ENVS = {"CartPole-v1": 8}
 
 
@@ -147,7 +160,7 @@ def peer_once(env: str, seed: int, out: pathlib.Path) -> None:
             self.spent += time.perf_counter() - self.began
             mean, _ = evaluate_policy(self.model, trial, n_eval_episodes=10)
             found["evaluations"].append([self.num_timesteps, float(mean)])
-            if mean >= case.threshold:
+            if case.threshold is not None and mean >= case.threshold:
                 found.update(solved_at=self.num_timesteps, seconds=self.spent)
                 return False
             self.began = time.perf_counter()
@@ -172,7 +185,8 @@ def run_peer(env: str, seed: int, core: int) -> None:
 def run_ours(env: str, seed: int, core: int) -> None:
     """Our agent by the command line, its default preset."""
     out, case = ROOT / "ours" / f"{env}-{seed}", CASES[env]
-    ours(env, seed, core, out, case.steps, f"evaluation.threshold={case.threshold}", STOP)
+    until = [] if case.threshold is None else [f"evaluation.threshold={case.threshold}", STOP]
+    ours(env, seed, core, out, case.steps, f"evaluation.every={case.our_every}", *until)
 
 
 def both(envs: list[str], seeds: list[int]) -> None:
@@ -192,32 +206,55 @@ def shown(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:,.0f}"
 
 
+def finished(env: str) -> tuple[list[list[dict]], list[dict]]:
+    """Evaluations of our finished runs, and what was found of the peer's."""
+    runs = [r for r in sorted((ROOT / "ours").glob(f"{env}-?")) if (r / "summary.json").exists()]
+    peers = sorted((ROOT / "peers").glob(f"{env}-?.json"))
+    return [read(run)[1] for run in runs], [json.loads(peer.read_text()) for peer in peers]
+
+
 def table() -> None:
-    """Medians and every run."""
+    """Medians and every run: env steps to the threshold, then returns where there is none."""
     names = ["env (threshold)", "bar", "ours: env steps", "median", "seconds"]
     print("| " + " | ".join([*names, "peer", "env steps", "seconds"]) + " |")
     print("|---|---|---|---|---|---|---|---|")
     for env, case in CASES.items():
-        steps, seconds, peer_steps, peer_seconds = [], [], [], []
-        for run in sorted((ROOT / "ours").glob(f"{env}-?")):
-            if not (run / "summary.json").exists():
-                continue
-            summary, evals = read(run)
-            good = [e for e in evals if e["return_mean"] >= case.threshold]
-            steps.append(good[0]["env_steps"] if good else math.inf)
-            seconds.append(good[0]["wall_seconds"] if good else math.inf)
-        for run in sorted((ROOT / "peers").glob(f"{env}-?.json")):
-            found = json.loads(run.read_text())
-            peer_steps.append(found["solved_at"] or math.inf)
-            peer_seconds.append(found["seconds"])
-        if not steps and not peer_steps:
+        runs, peers = finished(env)
+        if case.threshold is None or not (runs or peers):
             continue
+        good = [next((e for e in r if e["return_mean"] >= case.threshold), None) for r in runs]
+        steps = [e["env_steps"] if e else math.inf for e in good]
+        seconds = [e["wall_seconds"] if e else math.inf for e in good]
+        theirs = [p["solved_at"] or math.inf for p in peers], [p["seconds"] for p in peers]
         middle = shown(statistics.median(steps)) if steps else ""
-        columns = [", ".join(map(shown, x)) for x in (steps, seconds, peer_steps, peer_seconds)]
+        columns = [", ".join(map(shown, x)) for x in (steps, seconds, *theirs)]
         print(
             f"| {env} ({case.threshold:g}) | {case.bar:,} | {columns[0]} | {middle} | {columns[1]} "
             f"| {case.peer} | {columns[2]} | {columns[3]} |"
         )
+    print("\n| env | env steps | ours: return | median | peer | return | median |")
+    print("|---|---|---|---|---|---|---|")
+    for env, case in CASES.items():
+        if case.threshold is None and any(found := finished(env)):
+            ends = [returns_at(case.steps, [_pairs(r) for r in found[0]])]
+            ends += [returns_at(case.steps, [p["evaluations"] for p in found[1]])]
+            cells = [f"{', '.join(map(shown, x))} | {middle_of(x)}" for x in ends]
+            print(f"| {env} | {case.steps:,} | {cells[0]} | {case.peer} | {cells[1]} |")
+
+
+def _pairs(evaluations: list[dict]) -> list[list[float]]:
+    return [[e["env_steps"], e["return_mean"]] for e in evaluations]
+
+
+def returns_at(steps: int, runs: list[list[list[float]]]) -> list[float | None]:
+    """Each run's mean return at its first evaluation after so many env steps; None before."""
+    return [next((mean for at, mean in run if at >= steps), None) for run in runs]
+
+
+def middle_of(returns: list[float | None]) -> str:
+    """Median of the runs that are finished."""
+    there = [value for value in returns if value is not None]
+    return shown(statistics.median(there)) if there else ""
 
 
 def main() -> None:
