@@ -10,7 +10,7 @@ from jaxtyping import Array
 from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, SpaceCodec
 from loopwm.core import RESULTS, AbstractDepthRule
 from loopwm.models import AbstractWorldModel, Networks, Normalizer
-from loopwm.planning import AbstractPlanner, NetworksModel
+from loopwm.planning import AbstractPlanner, Bonus, NetworksModel, exploring
 from loopwm.programs import StoredProgram
 
 
@@ -25,6 +25,10 @@ class PlanningAgent(AbstractAgent):
     spaces: SpaceCodec = eqx.field(static=True)
     rule: AbstractDepthRule | None = None
     """Depth of imagined transitions; the model's own when None."""
+    bonus: Bonus = eqx.field(static=True, default=Bonus.NONE)
+    """Added to imagined rewards when it acts to explore."""
+    bonus_weight: float = eqx.field(static=True, default=1.0)
+    """The bonus's weight, in units of the largest absolute reward."""
 
     @property
     def world_model(self) -> AbstractWorldModel:
@@ -49,19 +53,24 @@ class PlanningAgent(AbstractAgent):
             state.key,
             state.memory,
             np.asarray(explore),
+            (self.bonus, self.bonus_weight),
         )
 
 
 @StoredProgram
-def _plan_batch(parts, observation, key, memory, explore) -> tuple[Array, AgentState]:
+def _plan_batch(
+    parts, observation, key, memory, explore, added=(Bonus.NONE, 0.0)
+) -> tuple[Array, AgentState]:
     """One compiled call a decision, for the whole batch of environments."""
     networks, normalizer, planner, rule, discount = parts
+    bonus, weight = added
     model = NetworksModel(networks, rule, discount, networks.policy.action_size)
+    searched = exploring(model, bonus, weight, explore)
     key, key_plans = jax.random.split(key)
 
     def one(o, warm_start, plan_key):
         z = model.networks.world_model.encode(normalizer(o))
-        plan = planner(model, z, warm_start, explore, key=plan_key)
+        plan = planner(searched, z, warm_start, explore, key=plan_key)
         taken = model.networks.world_model.transition(z, plan.value, rule)
         return plan, taken.stats.error_bound
 

@@ -29,7 +29,7 @@ from loopwm.evaluation import (
     write_report,
 )
 from loopwm.models import EveryDepth, Networks, Normalizer, Sizes, build_networks, count_parameters
-from loopwm.planning import AbstractPlanner
+from loopwm.planning import AbstractPlanner, check_bonus
 from loopwm.training import (
     Actor,
     Clock,
@@ -119,6 +119,7 @@ class Session:
             self.spaces.observation.dtype,
         )
         self.networks = build_run_networks(config, self.spaces)
+        check_bonus(config.planning.bonus, self.networks.world_model)
         self._watched: Watched | None = None
 
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> PlanningAgent:
@@ -235,6 +236,8 @@ class Session:
             planner=self.planner,
             discount=self.config.learner.discount,
             spaces=self.spaces,
+            bonus=self.config.planning.bonus,
+            bonus_weight=self.config.planning.bonus_weight,
         )
 
     def _summary(

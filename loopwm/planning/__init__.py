@@ -1,5 +1,9 @@
 """Planners over one pure seam to the model."""
 
+from loopwm.planning.bonus import Bonus as Bonus
+from loopwm.planning.bonus import ExploringModel as ExploringModel
+from loopwm.planning.bonus import check_bonus as check_bonus
+from loopwm.planning.bonus import exploring as exploring
 from loopwm.planning.categorical_cem import CategoricalCEM as CategoricalCEM
 from loopwm.planning.categorical_cem import CategoricalCEMConfig as CategoricalCEMConfig
 from loopwm.planning.coarse import CoarseConfig as CoarseConfig

@@ -6,6 +6,7 @@ from typing import Any
 
 from loopwm.actions import ActionLayout
 from loopwm.errors import UsageError
+from loopwm.planning.bonus import Bonus
 from loopwm.planning.categorical_cem import CategoricalCEMConfig
 from loopwm.planning.coarse import CoarseConfig
 from loopwm.planning.gradient import GradientConfig
@@ -38,12 +39,21 @@ class PlanningConfig:
     )
     """Settings by a planner's name, each a setting of its own: planning.mppi, planning.icem …; a
     name that is left out gets its defaults."""
+    bonus: Bonus = Bonus.NONE
+    """Added to imagined rewards while exploring, never in evaluation: none, residual, certified or
+    disagreement."""
+    bonus_weight: float = 1.0
+    """w: the bonus b counts like a reward of w·b, in units of the largest absolute reward seen."""
 
     def __post_init__(self):
         """Refuses a name that is not registered, and completes the settings."""
         if self.planner is not None and self.planner not in PLANNERS:
             raise UsageError(
                 f"planning.planner is '{self.planner}'; give one of {', '.join(PLANNERS)}."
+            )
+        if not 0.0 <= self.bonus_weight < float("inf"):
+            raise UsageError(
+                f"planning.bonus_weight is {self.bonus_weight}; give a finite number of at least 0."
             )
         # All of them are written to a run's config.yaml, so that later defaults do not change it.
         complete = {name: kind() for name, kind in PLANNERS.items()} | dict(self.settings)

@@ -1,5 +1,7 @@
 """The three agents behind one interface."""
 
+import dataclasses
+
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import loopwm
 from loopwm.agents import PlanningAgent, PolicyAgent, RandomAgent
 from loopwm.envs import Spaces
 from loopwm.errors import UsageError
+from loopwm.planning import Bonus
 
 ENVS = ("CartPole-v1", "Pendulum-v1")
 KINDS = ("planning", "policy", "random")
@@ -85,6 +88,19 @@ def test_a_decision_holds_the_bound_of_its_own_transition(pendulum_run):
         u = jnp.asarray(action[number]) / 2.0  # torques of up to 2 are encoded as [−1, 1]
         taken = agent.world_model.transition(z, u)
         np.testing.assert_allclose(state.stats.bound[number], taken.stats.error_bound, rtol=1e-3)
+
+
+def test_a_bonus_counts_while_exploring_alone(pendulum_run):
+    plain, seen = pendulum_run.agent, observations("Pendulum-v1")
+    curious = dataclasses.replace(plain, bonus=Bonus.RESIDUAL, bonus_weight=10.0)
+    start = plain.initial_state(seed=3, batch=2)
+    for explore in (False, True):
+        found = [agent.act(seen, start, explore=explore)[1] for agent in (plain, curious)]
+        scores = [np.asarray(state.stats.score) for state in found]
+        if explore:
+            assert np.all(scores[1] > scores[0])
+        else:
+            np.testing.assert_allclose(*scores, rtol=1e-4)
 
 
 def test_a_decision_holds_the_returns_of_its_candidates(case):
