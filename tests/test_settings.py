@@ -86,6 +86,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(pair, said):
         ("learner.discount=1.5", "learner.discount is 1.5"),
         ("learner.discount=.nan", "learner.discount is nan"),
         ("learner.learning_rate=0", "learner.learning_rate is 0"),
+        ("learner.ends=1.0", "learner.ends is 1.0"),
         ("collection.envs=0", "collection.envs"),
         ("evaluation.episodes=0", "evaluation.every, episodes"),
         ("model.depth=0", "model.depth is 0"),

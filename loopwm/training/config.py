@@ -23,6 +23,9 @@ class LearnerConfig:
     """Sequences an update."""
     sequence: int = 5
     """H: transitions a sequence, the rollout length of the losses."""
+    ends: float = 0.0
+    """Share of an update's sequences that are drawn among those that hold a termination, where
+    tasks end rarely and much depends on it; 0 draws all of them uniformly over the steps stored."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
     gradient_clip: float = 10.0
@@ -77,6 +80,8 @@ class LearnerConfig:
                 )
         if not 0.0 < self.discount < 1.0:
             raise UsageError(f"learner.discount is {self.discount}; give a value in (0, 1).")
+        if not 0.0 <= self.ends < 1.0:
+            raise UsageError(f"learner.ends is {self.ends}; give a share in [0, 1).")
         if self.limit_share is not None and not self.limit_share > 0.0:
             raise UsageError(
                 f"learner.limit_share is {self.limit_share}; give more than 0, or null."

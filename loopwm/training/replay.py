@@ -183,15 +183,17 @@ class Replay:
         self._last[free, self._position[free]] = True
 
     def sample(
-        self, updates: int, batch: int, steps: int, rng: np.random.Generator
+        self, updates: int, batch: int, steps: int, rng: np.random.Generator, ends: float = 0.0
     ) -> SequenceBatch:
-        """Draws sequences uniformly over all steps stored.
+        """Draws sequences uniformly over all steps stored, a share of them over the ends of tasks.
 
         Args:
             updates: number of batches U.
             batch: sequences a batch B.
             steps: transitions a sequence H.
             rng: source of randomness.
+            ends: share of a batch that is drawn among the sequences that hold a termination,
+                rounded; none while no task has ended.
 
         Returns:
             Arrays with leading axes (updates, batch).
@@ -201,6 +203,10 @@ class Replay:
             raise UsageError("The replay is empty; collect at least one step first.")
         length = self._last.shape[1]
         flat = rng.choice(starts, size=(updates, batch))
+        ending = np.flatnonzero(self._ending(steps)) if ends > 0.0 else starts[:0]
+        if ending.size:
+            chosen = round(ends * batch)
+            flat[:, :chosen] = rng.choice(ending, size=(updates, chosen))
         env, start = flat // length, flat % length
         index = (start[..., None] + np.arange(steps + 1)) % length
         env = env[..., None]
@@ -218,6 +224,14 @@ class Replay:
             terminated=self._terminated[env, inside] & valid,
             valid=valid,
         )
+
+    def _ending(self, steps: int) -> Bool[np.ndarray, "envs length"]:
+        """Where a sequence of so many transitions may begin that holds a termination."""
+        begins = found = self._terminated & ~self._last
+        for _ in range(steps - 1):
+            begins = np.roll(begins, -1, axis=1) & ~self._last
+            found = found | begins
+        return found
 
     def state(self) -> dict[str, np.ndarray]:
         """All arrays, for a checkpoint."""

@@ -255,7 +255,11 @@ class Trainer:
     def _update_once(self) -> Metrics:
         learner = self.config.learner
         batch = self.replay.sample(
-            self.config.collection.updates_per_call, learner.batch_size, learner.sequence, self.rng
+            self.config.collection.updates_per_call,
+            learner.batch_size,
+            learner.sequence,
+            self.rng,
+            learner.ends,
         )
         new, metrics = update(
             self.learner, batch, self.normalizer, self.counters.reward_scale, learner

@@ -276,3 +276,36 @@ def test_a_sealed_episode_is_not_continued(seed, steps, length):
     for _ in range(25):
         model.step()
         check_sequences(model, model.replay.sample(1, 100, 5, rng))
+
+
+def test_a_share_of_the_sequences_holds_a_termination():
+    rng = np.random.default_rng(0)
+    model = Model(40, 2, rng)
+    for _ in range(60):
+        model.step()
+
+    def draw(seed, *ends):
+        return model.replay.sample(50, 8, 3, np.random.default_rng(seed), *ends)
+
+    def holds(batch):
+        return batch.terminated.any(axis=-1)
+
+    plain, same, half = draw(1), draw(1, 0.0), draw(1, 0.5)
+    np.testing.assert_array_equal(plain.observation, same.observation)
+    np.testing.assert_array_equal(plain.observation[:, 4:], half.observation[:, 4:])
+    assert holds(half)[:, :4].all() and not holds(plain)[:, :4].all()
+    # Every sequence that holds one may be drawn, wherever in it the task ends.
+    found = [batch.observation[holds(batch)] for batch in (draw(2), draw(3, 0.9))]
+    firsts = [{tuple(sequence[0]) for sequence in batch} for batch in found]
+    assert firsts[0] == firsts[1]
+    ends = np.argmax(half.terminated[:, :4], axis=-1)
+    assert set(np.unique(ends)) == {0, 1, 2}
+
+
+def test_without_an_end_all_sequences_are_drawn_alike():
+    replay, mask, z = Replay(20, 1, 1, 1), np.ones(1, bool), np.zeros((1, 1), np.float32)
+    replay.begin(z, mask)
+    for _ in range(5):
+        replay.add(z, z[0], ~mask, ~mask, z, mask)
+    batches = [replay.sample(2, 4, 2, np.random.default_rng(0), ends) for ends in (0.0, 0.5)]
+    np.testing.assert_array_equal(batches[0].observation, batches[1].observation)
