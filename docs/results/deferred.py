@@ -197,6 +197,7 @@ def compare(task: Task, test: Trajectories, words: argparse.Namespace, width: in
                 steps=STEPS,
                 curriculum=Curriculum.LINEAR,
                 ramp=max(1, updates // 2),
+                drawn=words.drawn,
                 movement_weight=words.beta,
                 movement_limit=words.limit,
             ),
@@ -205,7 +206,7 @@ def compare(task: Task, test: Trajectories, words: argparse.Namespace, width: in
             batch_size=words.batch or task.batch,
             learning_rate=rate,
         )
-        for way in Decoding
+        for way in (Decoding.DEFERRED, Decoding.EACH_STEP)
     }
     data = task.draw(seed, words.count)
     warm = task.warm if words.warm is None else words.warm
@@ -250,6 +251,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--beta", type=float, default=0.0, help="weight of movement beyond 8·C")
     parser.add_argument("--limit", type=float, default=20.0, help="C")
     parser.add_argument("--loops", type=int, help="loops an env step: 1, on ice size − 1")
+    parser.add_argument(
+        "--drawn", action="store_true", help="draw K of every sequence, up to the curriculum's"
+    )
     return parser.parse_args()
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from loopwm.errors import UsageError
 from loopwm.models import AbstractWorldModel, present
@@ -37,6 +37,9 @@ class DeferredConfig:
     """K of the first update, with curriculum linear."""
     ramp: int = 1_000
     """Updates until K is reached, with curriculum linear."""
+    drawn: bool = False
+    """Whether K is drawn for every sequence, uniform from first to the K of the curriculum, so
+    that states on the way are decoded as well, each in some sequences."""
     movement_weight: float = 0.01
     """β: weight of the length of the latent path beyond K·C."""
     movement_limit: float = 1.0
@@ -77,6 +80,24 @@ class DeferredConfig:
         passed = jnp.minimum(jnp.asarray(updates, jnp.int32), self.ramp)
         grown = self.first + (self.steps - self.first + 1) * passed // self.ramp
         return jnp.minimum(self.steps, grown).astype(jnp.int32)
+
+    def horizons(
+        self, updates: Int[Array, ""] | int, count: int, *, key: PRNGKeyArray
+    ) -> Int[Array, " count"]:
+        """K of every sequence of a batch after that many updates, shape (count,).
+
+        Args:
+            updates: updates done, scalar.
+            count: sequences of the batch.
+            key: PRNG key of what is drawn, if K is.
+
+        Raises:
+            UsageError: deferred decoding is off.
+        """
+        largest = self.horizon(updates)
+        if not self.drawn:
+            return jnp.broadcast_to(largest, (count,))
+        return jax.random.randint(key, (count,), self.first, largest + 1, jnp.int32)
 
 
 class DeferredTerms(NamedTuple):

@@ -158,10 +158,12 @@ def _batch_loss(
         depths = jnp.clip(counts, 1, largest)
         rules = jax.vmap(lambda depth: SampledDepth(depth=depth, max_depth=largest))(depths)
 
-    deferred = config.deferred
-    steps = None if deferred.steps is None else deferred.horizon(state.updates)
+    deferred, key_steps = config.deferred, jax.random.fold_in(key, size)
+    steps = None
+    if deferred.steps is not None:
+        steps = deferred.horizons(state.updates, size, key=key_steps)
 
-    def one(sequence, rule, sequence_key):
+    def one(sequence, rule, steps, sequence_key):
         return sequence_terms(
             networks,
             state.target_critic,
@@ -174,7 +176,7 @@ def _batch_loss(
             key=sequence_key,
         )
 
-    each = jax.vmap(one)(batch, rules, jax.random.split(key, size))
+    each = jax.vmap(one)(batch, rules, steps, jax.random.split(key, size))
     terms = jax.tree.map(jnp.mean, each)
     loss = (
         _model_loss(terms, config)

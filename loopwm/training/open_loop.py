@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from loopwm.core import AbstractDepthRule, GridConfig, GridCore, iterate
+from loopwm.core import AbstractDepthRule, AbstractUpdate, GridConfig, GridCore, iterate
 from loopwm.core.cells import CellPrelude, each_cell
 from loopwm.models import AbstractWorldModel, AuxiliaryLoss, present_size
 from loopwm.nn import SoftNorm
@@ -22,10 +22,15 @@ class AbstractOpenLoop(eqx.Module):
         """z_0 of an observation."""
 
     @abc.abstractmethod
-    def advance(
-        self, z: Float[Array, "*latent"], action: Float[Array, "*action"]
-    ) -> Float[Array, "*latent"]:
-        """z_{k+1} from z_k and the action u_k."""
+    def bind(self, action: Float[Array, "*action"]) -> PyTree:
+        """What `advance` needs of an action u_k, in so far as it does not depend on z_k.
+
+        It is computed for all actions of a sequence at once, before the first is taken.
+        """
+
+    @abc.abstractmethod
+    def advance(self, z: Float[Array, "*latent"], bound: PyTree) -> Float[Array, "*latent"]:
+        """z_{k+1} from z_k and the bound action u_k."""
 
     @abc.abstractmethod
     def decode(self, z: Float[Array, "*latent"]) -> Float[Array, "*prediction"]:
@@ -61,11 +66,15 @@ class OpenLoopWorldModel(AbstractOpenLoop):
         """E(o), shape (latent,)."""
         return self.model.encode(observation)
 
+    def bind(self, action: Float[Array, " action"]) -> Float[Array, " action"]:
+        """The action itself: the prelude sees it together with z."""
+        return action
+
     def advance(
-        self, z: Float[Array, " latent"], action: Float[Array, " action"]
+        self, z: Float[Array, " latent"], bound: Float[Array, " action"]
     ) -> Float[Array, " latent"]:
         """The transition's next latent state, shape (latent,)."""
-        return self.model.transition(z, action, self.rule).value
+        return self.model.transition(z, bound, self.rule).value
 
     def decode(self, z: Float[Array, " latent"]) -> Float[Array, " observation"]:
         """The decoded observation, shape (observation,)."""
@@ -126,11 +135,15 @@ class OpenLoopGrid(AbstractOpenLoop):
         """z_0 of shape (*cells, channels)."""
         return each_cell(self.bound, self.encoder(observation))
 
+    def bind(self, action: Float[Array, "*cells action"]) -> AbstractUpdate:
+        """The core's loop under the action."""
+        return self.core.bind(self.core.prelude(action))
+
     def advance(
-        self, z: Float[Array, "*cells channels"], action: Float[Array, "*cells action"]
+        self, z: Float[Array, "*cells channels"], bound: AbstractUpdate
     ) -> Float[Array, "*cells channels"]:
-        """The loop, T times, under the action; shape (*cells, channels)."""
-        return iterate(self.core.bind(self.core.prelude(action)), z, self.rule).value
+        """The loop, T times, under the bound action; shape (*cells, channels)."""
+        return iterate(bound, z, self.rule).value
 
     def decode(self, z: Float[Array, "*cells channels"]) -> Float[Array, "*cells outputs"]:
         """The core's read-out of the state alone, shape (*cells, outputs)."""

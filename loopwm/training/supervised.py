@@ -4,13 +4,13 @@ import dataclasses
 import enum
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from loopwm.errors import UsageError
 from loopwm.models import AuxiliaryLoss, present
@@ -94,11 +94,24 @@ def roll(
 ) -> Float[Array, "steps *latent"]:
     """z_1 … z_K from o_0 and u_0 … u_{K−1}, constrained weights resolved by the caller."""
 
-    def body(z, u):
-        following = model.advance(z, u)
+    def body(z, bound):
+        following = model.advance(z, bound)
         return following, following
 
-    return jax.lax.scan(body, model.encode(observation), action)[1]
+    return _scan(model, body, observation, action)[1]
+
+
+def _scan(
+    model: AbstractOpenLoop,
+    body: Callable[[Array, PyTree], tuple[Array, Any]],
+    observation: Float[Array, "*observation"],
+    action: Float[Array, "steps *action"],
+) -> tuple[Array, Any]:
+    """The scan of a body of z_k and the bound u_k, from o_0."""
+    arrays, rest = eqx.partition(eqx.filter_vmap(model.bind)(action), eqx.is_array)
+    return jax.lax.scan(
+        lambda z, some: body(z, eqx.combine(some, rest)), model.encode(observation), arrays
+    )
 
 
 def predict(
@@ -124,8 +137,8 @@ def predict(
     def one(o, u):
         if decoding is Decoding.EACH_STEP:
             return jax.vmap(resolved.decode)(roll(resolved, o, u))
-        step = lambda z, action: (resolved.advance(z, action), None)  # noqa: E731
-        return resolved.decode(jax.lax.scan(step, resolved.encode(o), u)[0])
+        step = lambda z, bound: (resolved.advance(z, bound), None)  # noqa: E731
+        return resolved.decode(_scan(resolved, step, o, u)[0])
 
     return jax.vmap(one)(observation, action)
 
@@ -220,16 +233,19 @@ def train_open_loop(
     def update(frozen, carry, number, step_key):
         data, (trained, state) = frozen, carry
         picked = jax.random.randint(step_key, (config.batch_size,), 0, len(data.action))
-        steps = config.horizon.horizon(number)
+        steps = config.horizon.horizons(
+            number, config.batch_size, key=jax.random.fold_in(step_key, 2)
+        )
         keys = jax.random.split(jax.random.fold_in(step_key, 1), config.batch_size)
 
         def mean(current):
             resolved = resolve(current)
 
-            def one(o, u, own_key):
-                return open_loop_loss(resolved, o, u, steps, config, loss, key=own_key)
+            def one(o, u, own_steps, own_key):
+                return open_loop_loss(resolved, o, u, own_steps, config, loss, key=own_key)
 
-            return jnp.mean(jax.vmap(one)(data.observation[picked], data.action[picked], keys))
+            batch = data.observation[picked], data.action[picked]
+            return jnp.mean(jax.vmap(one)(*batch, steps, keys))
 
         value, gradient = eqx.filter_value_and_grad(mean)(trained)
         change, state = optimiser.update(gradient, state)

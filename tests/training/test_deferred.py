@@ -1,5 +1,6 @@
 """Deferred decoding: three terms by hand, the curriculum, and a run that uses it."""
 
+import dataclasses
 import json
 
 import equinox as eqx
@@ -98,6 +99,16 @@ def test_the_curriculum_gives_each_k_an_equal_share():
     assert [int(DeferredConfig(steps=4).horizon(u)) for u in (0, 9)] == [4, 4]
 
 
+def test_k_of_every_sequence_is_drawn_up_to_that_of_the_curriculum(key):
+    config = DeferredConfig(steps=4, curriculum=Curriculum.LINEAR, first=2, ramp=6)
+    assert config.horizons(3, 5, key=key).tolist() == [3] * 5
+    drawn = dataclasses.replace(config, drawn=True)
+    assert set(drawn.horizons(0, 50, key=key).tolist()) == {2}
+    counts = np.bincount(np.asarray(drawn.horizons(6, 3000, key=key)), minlength=5)
+    # Five standard deviations around a third of them.
+    assert counts[:2].tolist() == [0, 0] and np.all(np.abs(counts[2:] - 1000) < 130)
+
+
 @pytest.mark.parametrize(
     "change, name",
     [
@@ -131,7 +142,7 @@ def test_a_run_with_deferred_decoding_and_coarse_planning(compile_cache, tmp_pat
         steps=64,
         out=tmp_path / "run",
         overrides={
-            "learner": {"deferred": {"steps": 2, "curriculum": "linear", "ramp": 4}},
+            "learner": {"deferred": {"steps": 2, "curriculum": "linear", "ramp": 4, "drawn": True}},
             "planning": {"mppi": {"coarse": {"depth": 1, "rescoring": "last"}}},
             "evaluation": {"every": 32},
         },

@@ -24,7 +24,7 @@ from loopwm.training import (
     predict,
     train_open_loop,
 )
-from loopwm.training.supervised import open_loop_loss
+from loopwm.training.supervised import open_loop_loss, roll
 
 
 class Adding(AbstractOpenLoop):
@@ -35,8 +35,11 @@ class Adding(AbstractOpenLoop):
     def encode(self, observation):
         return observation
 
-    def advance(self, z, action):
-        return z + self.gain * action
+    def bind(self, action):
+        return self.gain * action
+
+    def advance(self, z, bound):
+        return z + bound
 
     def decode(self, z):
         return 10.0 * z
@@ -136,6 +139,35 @@ def test_grids_and_world_models_can_be_trained(make, key):
         return float(error(last, data.observation[:, -1]))
 
     assert terminal(trained.model) < terminal(model)
+
+
+@pytest.mark.parametrize("make", [grid, vector])
+def test_actions_bound_at_once_are_those_bound_one_by_one(make, key):
+    model, observation, action = make(key)
+    rng = np.random.default_rng(0)
+    first = jnp.asarray(rng.normal(size=observation), jnp.float32)
+    actions = jnp.asarray(rng.normal(size=(3, *action)), jnp.float32)
+    z = model.encode(first)
+    for taken, rolled in zip(actions, roll(model, first, actions), strict=True):
+        z = model.advance(z, model.bind(taken))
+        np.testing.assert_allclose(rolled, z, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("drawn, expected", [(False, 20.0), (True, 15.0)])
+def test_k_is_drawn_for_every_sequence(drawn, expected):
+    # z = 2, 4, 6 against o = 1, 3, 4: the terminal loss is 10 at K = 2 and 20 at K = 3.
+    observation = jnp.asarray([[0.0], [1.0], [3.0], [4.0]])
+    config = SupervisedConfig(
+        horizon=DeferredConfig(steps=3, first=2, drawn=drawn, movement_weight=0.0),
+        consistency_weight=0.0,
+        updates=1,
+        batch_size=1000,
+    )
+    data = Trajectories(observation[None], jnp.ones((1, 3, 1)))
+    trained = train_open_loop(
+        Adding(jnp.asarray(2.0)), data, config, difference, key=jax.random.key(0)
+    )
+    assert trained.loss == pytest.approx(expected, abs=0.5)
 
 
 def test_bad_settings_and_data_are_refused(assert_helpful):
