@@ -197,7 +197,7 @@ def compare(task: Task, test: Trajectories, words: argparse.Namespace, width: in
                 steps=STEPS,
                 curriculum=Curriculum.LINEAR,
                 ramp=max(1, updates // 2),
-                drawn=words.drawn,
+                drawn=way in words.drawn,
                 movement_weight=words.beta,
                 movement_limit=words.limit,
             ),
@@ -252,7 +252,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=20.0, help="C")
     parser.add_argument("--loops", type=int, help="loops an env step: 1, on ice size − 1")
     parser.add_argument(
-        "--drawn", action="store_true", help="draw K of every sequence, up to the curriculum's"
+        "--drawn",
+        type=Decoding,
+        choices=list(Decoding),
+        nargs="+",
+        default=[],
+        help="ways to decode for which K of every sequence is drawn, up to the curriculum's",
     )
     return parser.parse_args()
 
