@@ -146,8 +146,8 @@ class CollectionConfig:
     search_hold: tuple[int, int] = (4, 32)
     """The same after random_steps."""
     updates_per_step: float | None = None
-    """Update-to-data ratio: updates an env step; null is 2 for discrete actions and 1 for others, as
-    measured in docs/results/agents.md."""
+    """Update-to-data ratio: updates an env step; null is 2 for discrete actions and 1 for others,
+    as measured in docs/results/agents.md."""
     updates_per_call: int = 8
     """Updates in one compiled call of the learner."""
     replay_capacity: int = 100_000
@@ -187,7 +187,6 @@ class CollectionConfig:
                 f"collection.replay_capacity is {self.replay_capacity} for {self.envs} "
                 f"environments; give at least {2 * self.envs}."
             )
-
 
     def for_actions(self, discrete: bool) -> "CollectionConfig":
         """These settings, with the number of updates that fits the kind of actions."""
