@@ -42,6 +42,7 @@ from loopwm.training import (
     RunTelemetry,
     Telemetry,
     Trainer,
+    check_devices,
     checkpoint,
     init_learner,
 )
@@ -92,8 +93,10 @@ class Session:
 
         Raises:
             UsageError: the environment cannot be made, a space is not supported, the model does
-                not fit the observations, or the replay does not fit into memory.
+                not fit the observations, the replay does not fit into memory, or the learner's
+                devices are not there.
         """
+        check_devices(config.learner)
         self.source = source
         single = make(source)
         try:

@@ -70,6 +70,8 @@ class LearnerConfig:
 
     auxiliary_weight: float = 1.0
     """Weight of the world model's own loss term, where the model brings one."""
+    devices: int | None = 1
+    """JAX devices that share each batch, see docs/scaling.md; null for all of them."""
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
@@ -106,9 +108,23 @@ class LearnerConfig:
         for name in ("gate_weight", "gate_entropy", "auxiliary_weight"):
             if not getattr(self, name) >= 0.0:
                 raise UsageError(f"learner.{name} is {getattr(self, name)}; give at least 0.")
+        if self.devices is not None:
+            self.check_shares(self.devices)
         if self.depth.law is DepthLaw.LEARNED and self.batch_size < 2:
             raise UsageError(
                 "learner.batch_size is 1, but a learned depth compares sequences; give at least 2."
+            )
+
+    def check_shares(self, devices: int) -> None:
+        """Refuses a number of devices that cannot share the batch evenly."""
+        if devices < 1:
+            raise UsageError(f"learner.devices is {devices}; give at least 1, or null for all.")
+        if self.batch_size % devices:
+            below = self.batch_size // devices * devices
+            raise UsageError(
+                f"learner.batch_size is {self.batch_size}, which {devices} devices cannot share "
+                f"evenly; set learner.batch_size to {below or devices} or another multiple of "
+                f"{devices}, or change learner.devices."
             )
 
     def for_limit(self, limit: int | None) -> "LearnerConfig":

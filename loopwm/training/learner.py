@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from loopwm.core import SampledDepth
@@ -23,6 +24,7 @@ from loopwm.training.depth import (
     mean_depth,
     move_mean,
 )
+from loopwm.training.devices import keep_replicated, learner_mesh, replicate, share
 from loopwm.training.losses import (
     FLAT,
     Sequence,
@@ -258,11 +260,11 @@ def _move_depth(
 
 @functools.partial(StoredProgram, donate="all-except-first")
 def _updates(
-    frozen: tuple[Normalizer, Float[Array, ""], LearnerConfig],
+    frozen: tuple[Normalizer, Float[Array, ""], LearnerConfig, Mesh | None],
     state: LearnerState,
     batches: tuple[Array, ...],
 ) -> tuple[LearnerState, Metrics]:
-    normalizer, reward_scale, config = frozen
+    normalizer, reward_scale, config, mesh = frozen
     observation, action, reward, terminated, valid = batches
     sequences = Sequence(
         observation=jax.vmap(jax.vmap(jax.vmap(normalizer)))(observation),
@@ -275,7 +277,7 @@ def _updates(
 
     def body(carry, batch):
         new, metrics = _one_update(eqx.combine(carry, static), batch, config)
-        return eqx.filter(new, eqx.is_array), metrics
+        return keep_replicated((eqx.filter(new, eqx.is_array), metrics), mesh)
 
     arrays, metrics = jax.lax.scan(body, arrays, sequences)
     return eqx.combine(arrays, static), jax.tree.map(jnp.mean, metrics)
@@ -290,6 +292,11 @@ def update(
 ) -> tuple[LearnerState, Metrics]:
     """Makes as many updates as the batch has, in one compiled call.
 
+    With several devices (`config.devices`) each has its share of every batch and the whole state;
+    the random numbers of a sequence are those it has on one device. Of several processes, all make
+    the same calls: each one reads the batch's rows of its own devices alone, and process 0 gives
+    whatever else is not on the devices yet.
+
     Args:
         state: the learner's state; its buffers are given up.
         batch: sequences with leading axes (updates, batch).
@@ -298,12 +305,18 @@ def update(
         config: settings.
 
     Returns:
-        The new state and the mean metrics.
+        The new state and the mean metrics, the same on every device; see `on_one_device`.
+
+    Raises:
+        UsageError: the devices are not there, or cannot share the batch.
     """
     arrays = (batch.observation, batch.action, batch.reward, batch.terminated, batch.valid)
-    frozen = (
+    mesh = learner_mesh(config)
+    inputs = (
         jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), normalizer),
         jnp.asarray(reward_scale, jnp.float32),
-        config,
     )
-    return _updates(frozen, state, tuple(jnp.asarray(x) for x in arrays))
+    if mesh is None:
+        return _updates((*inputs, config, None), state, tuple(jnp.asarray(x) for x in arrays))
+    (normal, scale), state = replicate((inputs, state), mesh)
+    return _updates((normal, scale, config, mesh), state, share(arrays, mesh))

@@ -22,6 +22,7 @@ from loopwm.training.actor import EvaluationStopped as EvaluationStopped
 from loopwm.training.clock import Clock
 from loopwm.training.config import RunConfig
 from loopwm.training.counters import Counters
+from loopwm.training.devices import on_one_device
 from loopwm.training.exploration import may_learn
 from loopwm.training.learner import LearnerState, Metrics, update
 from loopwm.training.replay import Replay
@@ -248,6 +249,7 @@ class Trainer:
         while counters.updates_owed >= collection.updates_per_call and not self.stop_requested:
             counters.updates_owed -= collection.updates_per_call
             metrics = self._update_once()
+        self.learner = on_one_device(self.learner)
         if metrics is not None:
             self.actor = self._actor_of(self.learner.networks)
             self._report(metrics)
