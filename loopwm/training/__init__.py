@@ -14,6 +14,7 @@ from loopwm.training.deferred import DeferredConfig as DeferredConfig
 from loopwm.training.depth import DepthLaw as DepthLaw
 from loopwm.training.depth import TrainingDepth as TrainingDepth
 from loopwm.training.devices import check_devices as check_devices
+from loopwm.training.devices import learner_mesh as learner_mesh
 from loopwm.training.devices import on_one_device as on_one_device
 from loopwm.training.learner import LearnerState as LearnerState
 from loopwm.training.learner import init_learner as init_learner

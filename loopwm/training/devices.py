@@ -38,8 +38,8 @@ def learner_mesh(config: LearnerConfig) -> Mesh | None:
     count = len(there) if config.devices is None else config.devices
     if count > len(there):
         raise UsageError(
-            f"learner.devices is {count}, but JAX has {_number(len(there))} here; lower it, or set "
-            "it to null for all of them."
+            f"learner.devices is {count}, but JAX has {_number(len(there))} here; lower it (a run "
+            "has it in its config.yaml), or set it to null for all of them."
         )
     if jax.process_count() > 1 and count < len(there):
         raise UsageError(

@@ -58,34 +58,43 @@ def only_rows(batch: SequenceBatch, rows: slice) -> SequenceBatch:
     return dataclasses.replace(batch, observation=observation, reward=reward)
 
 
-def learn(devices: int | None, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-    """Losses of each update and the arrays after the last one, by name."""
+def learn(devices: int | None, rows: slice = slice(None), astray: int = 0) -> dict[str, np.ndarray]:
+    """Losses of each update and the arrays after the last one, by name.
+
+    Args:
+        devices: number of devices, None for all.
+        rows: rows of each batch that this process knows.
+        astray: makes networks, random keys and reward scale other ones, where it is not 0.
+    """
     networks = eqx.filter_jit(build_networks)(
         LoopedConfig(latent=6, hidden=6, depth=2, core=CoreConfig(width=6, layers=1)),
         ValueConfig(hidden=6, depth=1, bins=21),
         Sizes(observation=3, action=2),
         actions=ActionLayout(2, (2,)),
-        key=jax.random.key(0),
+        key=jax.random.key(2 * astray),
     )
     config = dataclasses.replace(CONFIG, devices=devices)
-    state = init_learner(networks, config, key=jax.random.key(1))
+    state = init_learner(networks, config, key=jax.random.key(2 * astray + 1))
     # As the trainer does: arrays of a weak type would have the update compiled twice.
     state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype) if eqx.is_inexact_array(x) else x, state)
     normalizer, losses = Normalizer.create(3), []
     for number in range(UPDATES):
         batch = only_rows(batch_of(number), rows)
-        state, metrics = update(state, batch, normalizer, 1.0, config)
+        state, metrics = update(state, batch, normalizer, 1.0 + astray, config)
         losses.append(float(metrics.loss))
     return {"losses": np.asarray(losses), **arrays_of(on_one_device(state))}
 
 
 def main(file: str, address: str = "", processes: str = "1", number: str = "0") -> None:
-    """Learns on every device there is; of several processes each knows its own rows alone."""
+    """Learns on every device there is.
+
+    Of several processes each knows its own rows alone, and only process 0 the right state.
+    """
     count, place = int(processes), int(number)
     if count > 1:
         jax.distributed.initialize(address, count, place)
     share = CONFIG.batch_size // count
-    found = learn(None, slice(place * share, (place + 1) * share))
+    found = learn(None, slice(place * share, (place + 1) * share), astray=place)
     np.savez(file, devices=jax.device_count(), processes=jax.process_count(), **found)
 
 
