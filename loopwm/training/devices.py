@@ -99,7 +99,7 @@ def _of_process_0(arrays: Tree) -> Tree:
     """The arrays that process 0 has, on each process; random keys travel as their data."""
     if jax.process_count() == 1 or not jax.tree.leaves(arrays):
         return arrays
-    is_key = jax.tree.map(lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key), arrays)
+    is_key = jax.tree.map(_is_key, arrays)
     plain = jax.tree.map(lambda x, key: jax.random.key_data(x) if key else x, arrays, is_key)
     sent = multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, plain))
     return jax.tree.map(lambda x, key: jax.random.wrap_key_data(x) if key else x, sent, is_key)
@@ -123,7 +123,7 @@ def keep_replicated(tree: Tree, mesh: Mesh | None) -> Tree:
 
 
 def on_one_device(tree: Tree) -> Tree:
-    """The tree as it is on the first device of this process, without a copy.
+    """A copy of the tree on one device of this process, JAX's default one.
 
     Args:
         tree: arrays on one device each, or the same on every device, as `update` returns them.
@@ -133,7 +133,18 @@ def on_one_device(tree: Tree) -> Tree:
     """
 
     def first(leaf):
-        several = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
-        return leaf.addressable_data(0) if several else leaf
+        if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
+            return leaf
+        # By way of the host: a view of one device's copy is tied to this device, which other
+        # arrays are not, and what takes both is compiled once more.
+        here = leaf.addressable_data(0)
+        if _is_key(here):
+            data = jnp.asarray(np.array(jax.random.key_data(here)))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(here))
+        return jnp.asarray(np.array(here))
 
     return jax.tree.map(first, tree)
+
+
+def _is_key(array: Array | np.ndarray) -> bool:
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
