@@ -84,6 +84,7 @@ def test_both_processes_have_the_same_bits(several):
         np.testing.assert_array_equal(array, several["of_1"][key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_is_saved_resumed_and_loaded(on_two_devices, tmp_path, assert_helpful):
     first = ["--config", "debug", "--steps", "40", "--out", "run", "--set", "learner.devices=2"]
     first += ["planning.planner=random_shooting", "evaluation.every=1000"]  # less to compile
