@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tyro
 
 from loopwm.cli.check_env import check_env
+from loopwm.cli.compare import compare
 from loopwm.cli.envs import envs
 from loopwm.cli.evaluate import evaluate
 from loopwm.cli.export import export
@@ -18,6 +19,7 @@ COMMANDS = {
     "train": train,
     "evaluate": evaluate,
     "stability": stability,
+    "compare": compare,
     "export": export,
     "check-env": check_env,
     "envs": envs,

@@ -1,0 +1,167 @@
+"""Cells of control: ordinary training with the planner, and what the trained agent does."""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from loopwm import settings
+from loopwm.agents import PlanningAgent
+from loopwm.core import FixedDepth
+from loopwm.envs import Spaces
+from loopwm.evaluation import run_episodes
+from loopwm.evaluation.compare.cells import Cell
+from loopwm.evaluation.compare.cost import (
+    parameters,
+    peak_memory,
+    training_flops,
+    transition_costs,
+)
+from loopwm.evaluation.compare.protocol import ControlProtocol
+from loopwm.models import EveryDepth, WorldModelBuilder
+from loopwm.models.registry import WORLD_MODELS
+from loopwm.planning import PlannerBuilder
+from loopwm.run import train
+from loopwm.training import EvaluationResult, RunConfig, RunFolder
+
+_EVALUATION_SEED = 2_000_000
+
+
+def measure_control(
+    builder: WorldModelBuilder, cell: Cell, protocol: ControlProtocol, *, rate: float
+) -> dict[str, Any]:
+    """Trains an agent and evaluates it.
+
+    Args:
+        builder: the world model's configuration.
+        cell: task and seed.
+        protocol: env steps, preset, episodes.
+        rate: learning rate, the search's choice.
+
+    Returns:
+        `return` (mean of the final episodes) and `returns`; `params`, `params_core`,
+        `params_total` (with critic and policy); `flops_transition`, `us_transition`,
+        `decision_ms`; `flops_training`; `seconds_training`; `peak_memory_mb`; `loops`; and, for
+        looped models, `trade`: return by loops and by samples of the planner.
+
+    Raises:
+        UsageError: the environment or the model does not fit.
+        RunFailure: the run failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        agent, run = _trained(
+            builder, cell, protocol, folder, rate=rate, steps=protocol.env_steps, seed=cell.seed
+        )
+        config, summary = run.read_config(), _summary(run)
+        played = _play(agent, cell.task, protocol.episodes)
+        action = Spaces.of_source(cell.task).action.size
+        learner, collection = config.learner, config.collection
+        updates = max(0, config.steps - collection.random_steps) * collection.updates_per_step
+        predictions = updates * learner.batch_size * (learner.sequence + learner.imagination)
+        return {
+            "return": float(np.mean(played.returns)),
+            "returns": list(played.returns),
+            **parameters(agent.world_model),
+            "params_total": summary["params"]["total"],
+            **transition_costs(agent.world_model, action),
+            "decision_ms": played.decision_ms,
+            "flops_training": training_flops(agent.world_model, action, round(predictions)),
+            "seconds_training": summary["wall_seconds"],
+            "loops": played.loops_mean,
+            "trade": _trade(agent, config, cell.task, protocol),
+            "peak_memory_mb": peak_memory(),
+        }
+
+
+def try_control(
+    builder: WorldModelBuilder, cell: Cell, protocol: ControlProtocol, *, rate: float
+) -> float:
+    """Minus the return of a shorter run from the search's seed: a trial of the search."""
+    steps = max(1, round(protocol.search.share * protocol.env_steps))
+    with tempfile.TemporaryDirectory() as folder:
+        agent, _ = _trained(
+            builder, cell, protocol, folder, rate=rate, steps=steps, seed=protocol.search.seed
+        )
+        return -float(np.mean(_play(agent, cell.task, protocol.episodes).returns))
+
+
+def _trained(
+    builder: WorldModelBuilder,
+    cell: Cell,
+    protocol: ControlProtocol,
+    folder: str,
+    *,
+    rate: float,
+    steps: int,
+    seed: int,
+) -> tuple[PlanningAgent, RunFolder]:
+    name = next(key for key, kind in WORLD_MODELS.items() if kind is type(builder))
+    overrides = {
+        "model": {"name": name, **settings.dump(builder)},
+        "learner": {"learning_rate": rate},
+        "evaluation": {"every": steps, "episodes": 1},
+        "checkpoint_every": steps,
+    }
+    out = pathlib.Path(folder) / "run"
+    agent = train(
+        cell.task,
+        seed=seed,
+        config=protocol.preset,
+        steps=steps,
+        out=out,
+        overrides=overrides,
+        quiet=True,
+    )
+    return agent, RunFolder.open(out)
+
+
+def _summary(run: RunFolder) -> dict[str, Any]:
+    return json.loads(run.summary_file.read_text(encoding="utf-8"))
+
+
+def _play(agent: PlanningAgent, env: str, episodes: int) -> EvaluationResult:
+    spaces = Spaces.of_source(env)
+    return run_episodes(
+        agent, env, spaces, episodes=episodes, seed=_EVALUATION_SEED, max_steps=10_000
+    )
+
+
+def _trade(
+    agent: PlanningAgent, config: RunConfig, env: str, protocol: ControlProtocol
+) -> list[dict[str, float]]:
+    """Return by loops and by the planner's samples; empty for models without loops."""
+    if not isinstance(agent.world_model, EveryDepth):
+        return []
+    layout = Spaces.of_source(env).action.layout
+    chosen, rows = config.planning.choose(layout), []
+    for share in protocol.samples:
+        planner = _with_samples(chosen, share)
+        for depth in protocol.depths:
+            other = PlanningAgent(
+                networks=agent.networks,
+                normalizer=agent.normalizer,
+                planner=planner.build(layout),
+                discount=agent.discount,
+                spaces=agent.spaces,
+                rule=FixedDepth(depth),
+            )
+            played = _play(other, env, protocol.episodes)
+            rows.append(
+                {
+                    "loops": depth,
+                    "samples": getattr(planner, "population"),  # noqa: B009
+                    "return": float(np.mean(played.returns)),
+                    "decision_ms": played.decision_ms,
+                }
+            )
+    return rows
+
+
+def _with_samples(planner: PlannerBuilder, share: float) -> PlannerBuilder:
+    """The planner with a share of its population, at least its elites."""
+    population, elites = getattr(planner, "population"), getattr(planner, "elites")  # noqa: B009
+    fewer = max(elites, round(share * population))
+    return dataclasses.replace(planner, population=fewer)  # pyright: ignore[reportArgumentType, reportCallIssue]

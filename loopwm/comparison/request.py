@@ -1,0 +1,166 @@
+"""What is asked of a comparison, checked before anything is written."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from loopwm import settings
+from loopwm.comparison.jobs import sizes_of
+from loopwm.errors import UsageError
+from loopwm.evaluation.compare.cells import Cell, Record, Status, fingerprint
+from loopwm.evaluation.compare.families import FAMILIES, check_families
+from loopwm.evaluation.compare.suites import Suite, find_suite
+from loopwm.models import Scalable, Sizes, parameters_of
+
+Place = tuple[str, str, int]
+"""Task, family and size."""
+
+FORMAT = 1
+"""Number of this protocol's code: raised when a change makes old cells incomparable."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A suite with what was chosen of it."""
+
+    suite: Suite
+
+    @classmethod
+    def of(
+        cls,
+        suite: str,
+        *,
+        tasks: Sequence[str] | None = None,
+        families: Sequence[str] | None = None,
+        sizes: Sequence[int] | None = None,
+        seeds: int | None = None,
+        quick: bool = False,
+    ) -> "Request":
+        """Takes the suite's own where nothing is given.
+
+        Raises:
+            UsageError: unknown suite, task or family; a size or number of seeds that is not
+                positive.
+        """
+        found = find_suite(suite, quick=quick)
+        chosen: dict[str, Any] = {}
+        if families is not None:
+            chosen["families"] = check_families(families)
+            if not chosen["families"]:
+                raise UsageError(f"No family is given; give some of {', '.join(FAMILIES)}.")
+        if tasks is not None:
+            for task in tasks:
+                if task not in found.tasks:
+                    raise UsageError(
+                        f"Suite {suite} has no task '{task}'; give some of "
+                        f"{', '.join(found.tasks)}."
+                    )
+            chosen["tasks"] = tuple(dict.fromkeys(tasks))
+        if sizes is not None:
+            for size in sizes:
+                if size < 1:
+                    raise UsageError(f"--sizes has {size}; give positive numbers of parameters.")
+            chosen["sizes"] = tuple(sorted(set(sizes)))
+        if seeds is not None:
+            if not 1 <= seeds <= 1_000:
+                raise UsageError(f"--seeds is {seeds}; give 1 to 1000.")
+            chosen["seeds"] = seeds
+        return cls(dataclasses.replace(found, **chosen))
+
+    def settings(self) -> dict[str, Any]:
+        """What all cells of a folder share: other tasks, sizes, families or seeds may be added."""
+        return {
+            "format": FORMAT,
+            "suite": self.suite.name,
+            "protocol": settings.dump(self.suite.protocol),
+        }
+
+    def places(self) -> list[Place]:
+        """Task, family and size of all cells."""
+        return [
+            (task, family, size)
+            for task in self.suite.tasks
+            for size in self.suite.sizes
+            for family in self.suite.families
+        ]
+
+    def cell(self, place: Place, seed: int) -> Cell:
+        """The cell of a place and seed."""
+        task, family, size = place
+        return Cell(suite=self.suite.name, task=task, family=family, size=size, seed=seed)
+
+    def fingerprint(self, cell: Cell, shapes: Sequence[int], choice: Any = None) -> str:
+        """Digest of all that decides a cell or a search.
+
+        Args:
+            cell: the cell.
+            shapes: which of the family's shapes it depends on.
+            choice: the search's choice, of a cell.
+        """
+        family = FAMILIES[cell.family]
+        return fingerprint(
+            {
+                **self.settings(),
+                "cell": dataclasses.asdict(cell),
+                "shapes": [settings.dump(family.shapes[shape]) for shape in shapes],
+                "choice": choice,
+            }
+        )
+
+    def unavailable(self) -> dict[Place, tuple[Status, str]]:
+        """Places that have no cells here, with the reason.
+
+        Raises:
+            UsageError: no family can be built at some size, or no task can be made here.
+        """
+        found: dict[Place, tuple[Status, str]] = {}
+        makeable = 0
+        for task in self.suite.tasks:
+            try:
+                sizes = sizes_of(task)
+            except UsageError as error:
+                found |= {p: (Status.NOT_RUN, str(error)) for p in self.places() if p[0] == task}
+                continue
+            makeable += 1
+            for place in self.places():
+                reason = _unbuildable(place, sizes) if place[0] == task else None
+                if reason is not None:
+                    found[place] = (Status.UNBUILDABLE, reason)
+        if not makeable:
+            raise UsageError(next(iter(found.values()))[1])
+        for size in self.suite.sizes:
+            kinds = [found.get(place) for place in self.places() if place[2] == size]
+            known = [kind for kind in kinds if kind is None or kind[0] is not Status.NOT_RUN]
+            if known and all(kind is not None for kind in known):
+                raise UsageError(
+                    f"No family can be built with {size} parameters for any task; give other "
+                    "--sizes."
+                )
+        return found
+
+    def missing(self, place: Place, status: Status, why: str) -> list[Record]:
+        """Records of the cells of a place without any."""
+        return [
+            Record(self.cell(place, seed), status, "", sentence=why)
+            for seed in range(self.suite.seeds)
+        ]
+
+
+def _unbuildable(place: Place, sizes: Sizes) -> str | None:
+    """Why a family has no model of a size in its first shape; None where it has."""
+    _, family, size = place
+    if _least(family, sizes) <= size:
+        return None
+    try:
+        FAMILIES[family].build(0, sizes, size)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def _least(family: str, sizes: Sizes) -> int:
+    """Parameters of a family's narrowest model; 0 where its shape has no width."""
+    shape = FAMILIES[family].shapes[0]
+    return parameters_of(shape.at_width(1), sizes) if isinstance(shape, Scalable) else 0

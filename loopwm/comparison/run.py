@@ -1,0 +1,196 @@
+"""Runs a comparison: searches, cells, statistics, report."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from loopwm.comparison.backends import AbstractBackend, LocalBackend
+from loopwm.comparison.jobs import Choice, Job
+from loopwm.comparison.request import Place, Request
+from loopwm.errors import RunFailure, UsageError
+from loopwm.evaluation.compare.cells import Cell, Record, Status
+from loopwm.evaluation.compare.store import Folder, Say, write_checked
+
+
+def run_cells(
+    request: Request,
+    unavailable: Mapping[Place, tuple[Status, str]],
+    folder: Folder,
+    backend: AbstractBackend,
+    say: Say,
+) -> list[Record]:
+    """Does the searches and cells that are missing in a folder.
+
+    Args:
+        request: what is compared.
+        unavailable: places that have no cells here, and why.
+        folder: where finished cells are kept; opened.
+        backend: does the jobs.
+        say: told of each finished job, one line.
+
+    Returns:
+        A record of every cell, in the request's order; what could not be run is among them.
+    """
+    records: dict[Cell, Record] = {}
+    for place, (status, why) in unavailable.items():
+        records |= {record.cell: record for record in request.missing(place, status, why)}
+    places = [place for place in request.places() if place not in unavailable]
+    found = _searches(request, places, folder, backend, say)
+    jobs: list[Job] = []
+    marks: dict[Cell, str] = {}
+    for place in places:
+        choice = found[place]["choice"]
+        if choice is None:
+            records |= {r.cell: r for r in _without_choice(request, place, found[place])}
+            continue
+        for seed in range(request.suite.seeds):
+            cell = request.cell(place, seed)
+            marks[cell] = request.fingerprint(cell, [choice["shape"]], choice)
+            kept = folder.finished(cell, marks[cell])
+            if kept is None:
+                jobs.append(_job(request, folder, cell, Choice(**choice)))
+            else:
+                records[cell] = kept
+    say(f"{len(records)} cells are there already or have no model; {len(jobs)} are to be run.")
+    for number, (job, result) in enumerate(backend.run(jobs), start=1):
+        cell = job.cell
+        assert job.choice is not None
+        record = Record(
+            cell,
+            Status(result["status"]),
+            marks[cell],
+            sentence=result["sentence"],
+            measures={**dataclasses.asdict(job.choice), **result["measures"]},
+        )
+        folder.keep(record)
+        records[cell] = record
+        say(f"{number}/{len(jobs)} {cell.name}: {_brief(record)}")
+    wanted = [
+        request.cell(p, seed) for p in request.places() for seed in range(request.suite.seeds)
+    ]
+    return [records[cell] for cell in wanted]
+
+
+def _searches(
+    request: Request, places: list[Place], folder: Folder, backend: AbstractBackend, say: Say
+) -> dict[Place, dict[str, Any]]:
+    """The search of every place, made or found; written to tuning.json together."""
+    protocol = request.suite.protocol
+    found: dict[Place, dict[str, Any]] = {}
+    jobs, at, marks = [], {}, {}
+    for place in places:
+        cell = request.cell(place, protocol.search.seed)
+        marks[place] = request.fingerprint(cell, range(protocol.search.shapes))
+        kept = folder.searched(cell, marks[place])
+        if protocol.search.trials == 1:
+            rate = protocol.search.rates[0]
+            found[place] = {"trials": [], "choice": {"shape": 0, "rate": rate}}
+        elif kept is not None:
+            found[place] = kept
+        else:
+            jobs.append(_job(request, folder, cell, None))
+            at[cell] = place
+    for number, (job, result) in enumerate(backend.run(jobs), start=1):
+        place = at[job.cell]
+        found[place] = {"fingerprint": marks[place], **result}
+        # A search whose trials all failed is made again by the next comparison in this folder.
+        if result["choice"] is not None:
+            folder.keep_search(job.cell, found[place])
+        say(f"search {number}/{len(jobs)} {job.cell.name}: {result['choice'] or 'nothing'}")
+    write_checked(
+        folder.path / "tuning.json",
+        {
+            "search": dataclasses.asdict(protocol.search),
+            "found": [
+                {"task": task, "family": family, "size": size, **found[task, family, size]}
+                for task, family, size in places
+            ],
+        },
+    )
+    return found
+
+
+def _job(request: Request, folder: Folder, cell: Cell, choice: Choice | None) -> Job:
+    data = str(folder.data.absolute())
+    return Job(cell=cell, protocol=request.suite.protocol, data=data, choice=choice)
+
+
+def _without_choice(request: Request, place: Place, search: dict[str, Any]) -> list[Record]:
+    """Records of a place whose trials all failed."""
+    trials = search["trials"]
+    diverged = all(trial["status"] == Status.DIVERGED.value for trial in trials)
+    status = Status.DIVERGED if diverged else Status.FAILED
+    last = trials[-1]["sentence"]
+    return request.missing(place, status, f"No trial of the search gave a number: {last}")
+
+
+def _brief(record: Record) -> str:
+    """A finished cell in a few words."""
+    if not record.done:
+        return f"{record.status}: {record.sentence}"
+    measures = record.measures
+    value = measures.get("return")
+    shown = f"return {value:.4g}" if value is not None else f"error {measures['error']:.4g}"
+    return f"{shown}, {measures['params']} parameters, {measures['seconds_training']:.0f} s"
+
+
+def compare(
+    suite: str,
+    *,
+    tasks: Sequence[str] | None = None,
+    families: Sequence[str] | None = None,
+    sizes: Sequence[int] | None = None,
+    seeds: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    quick: bool = False,
+    backend: AbstractBackend | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Compares families of world models; the same as the command `loopwm compare`.
+
+    Args:
+        suite: dynamics, control or debug.
+        tasks: some of the suite's tasks.
+        families: some of the families.
+        sizes: parameters of the world models.
+        seeds: seeds 0 … seeds − 1.
+        out: the folder; runs/compare-SUITE when left out. Finished cells in it are kept.
+        jobs: processes side by side.
+        quick: a tenth of data and updates, and a smaller search.
+        backend: does the jobs; processes on this machine when left out.
+        say: told what happens, a sentence or line at a time.
+
+    Returns:
+        The contents of summary.json.
+
+    Raises:
+        UsageError: something in the request cannot be carried out.
+        RunFailure: interrupted; finished cells are kept.
+    """
+    from loopwm.evaluation.compare.report import write_comparison
+
+    if jobs < 1:
+        raise UsageError(f"--jobs is {jobs}; give at least 1.")
+    request = Request.of(
+        suite, tasks=tasks, families=families, sizes=sizes, seeds=seeds, quick=quick
+    )
+    name = f"compare-{suite}{'-quick' if quick else ''}"
+    folder = Folder(out if out is not None else pathlib.Path("runs") / name, say)
+    unavailable = request.unavailable()
+    folder.open(request.settings())
+    try:
+        chosen = LocalBackend(jobs) if backend is None else backend
+        records = run_cells(request, unavailable, folder, chosen, say)
+        return write_comparison(folder.path, request.suite, records)
+    except KeyboardInterrupt:
+        raise RunFailure(
+            f"Stopped; finished cells are kept in {folder.path}: give the same command again."
+        ) from None
+    except OSError as error:
+        raise RunFailure(
+            f"{folder.path} cannot be written any more ({error.strerror}); check the space that "
+            "is left there, and give the same command again."
+        ) from error

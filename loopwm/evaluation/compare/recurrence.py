@@ -1,0 +1,83 @@
+"""What one recurrence is worth: r loops of a block against stacks of different blocks."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from loopwm.evaluation.compare.fronts import reach
+from loopwm.evaluation.compare.statistics import Interval, bootstrap, iqm
+
+
+@dataclasses.dataclass(frozen=True)
+class Worth:
+    """φ: r loops of one block reach what r^φ different blocks of the same width reach."""
+
+    phi: Interval
+    equivalent: dict[int, float]
+    """Different blocks that reach the error of r loops, by r."""
+    limited: tuple[int, ...]
+    """Loop counts whose error lies outside what the stacks reach: their equivalent is a bound."""
+
+    def content(self) -> dict[str, object]:
+        """As plain data."""
+        return {
+            "phi": self.phi.content(),
+            "equivalent_blocks": {str(r): b for r, b in self.equivalent.items()},
+            "bounds": list(self.limited),
+        }
+
+
+def fit_worth(
+    looped: Mapping[int, Float[np.ndarray, " seeds"]],
+    stacks: Mapping[int, Float[np.ndarray, " seeds"]],
+) -> Worth | None:
+    r"""Least squares of $\log B(r) = \varphi \log r$ through the origin, r ≥ 2.
+
+    B(r) is the number of different blocks whose interquartile mean error equals that of r loops,
+    by interpolation in log(error) and log(blocks) along the running minimum of the stacks; where
+    r loops do better than every stack it is the largest stack, where they do worse the smallest.
+
+    Args:
+        looped: errors by number of loops.
+        stacks: errors by number of different blocks, of the same width.
+
+    Returns:
+        The fit with its interval; None without two stacks and a loop count above 1.
+
+    Source: the form r^φ is that of 2604.21106.
+    """
+    counts = sorted(r for r in looped if r >= 2)
+    blocks = sorted(stacks)
+    if not counts or len(blocks) < 2:
+        return None
+    log_blocks, log_counts = np.log(blocks), np.log(counts)
+
+    def equivalents(middle: np.ndarray) -> tuple[np.ndarray, list[bool]]:
+        errors = np.log(np.maximum(middle, 1e-12))
+        front = np.minimum.accumulate(errors[len(counts) :])
+        found, limits = [], []
+        for error in errors[: len(counts)]:
+            at, early = reach(log_blocks, front, max(float(error), float(front[-1])))
+            found.append(at)
+            limits.append(early or error < front[-1])
+        return np.asarray(found), limits
+
+    def phi(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        del axis
+        middle = np.stack([iqm(values) for values in drawn])
+        flat = middle.reshape(len(drawn), -1)
+        slopes = [
+            float(equivalents(column)[0] @ log_counts / (log_counts @ log_counts))
+            for column in flat.T
+        ]
+        return np.asarray(slopes).reshape(middle.shape[1:])
+
+    strata = [looped[r] for r in counts] + [stacks[b] for b in blocks]
+    worth, limits = equivalents(np.array([float(iqm(values)) for values in strata]))
+    return Worth(
+        phi=bootstrap(phi, strata),
+        equivalent={r: float(np.exp(b)) for r, b in zip(counts, worth, strict=True)},
+        limited=tuple(r for r, limit in zip(counts, limits, strict=True) if limit),
+    )

@@ -1,0 +1,136 @@
+"""Sentences about a comparison, in words that its intervals allow."""
+
+from loopwm.evaluation.compare.analysis import Analysis, Scoped, Versus
+from loopwm.evaluation.compare.cells import Status
+from loopwm.evaluation.compare.families import FAMILIES
+from loopwm.evaluation.compare.fronts import Ratio
+
+FEWER, MORE, UNCLEAR = "fewer", "more", "not clearly another number of"
+ENOUGH_SEEDS = 5
+
+
+def word(ratio: Ratio) -> str:
+    """How many parameters ours needs beside the other family: fewer, more, or not clear.
+
+    `fewer` and `more` are said only where the whole interval is on one side of 1.
+    """
+    if not ratio.interval:
+        return UNCLEAR
+    if ratio.low is not None and ratio.low > 1.0:
+        return FEWER
+    if ratio.high is not None and ratio.high < 1.0:
+        return MORE
+    return UNCLEAR
+
+
+def shown(ratio: Ratio) -> str:
+    """A ratio with its interval, such as "2.1 (95 % interval 1.5 to 3.0)"."""
+    bound = "" if ratio.bound in ("exact", "open") else f"{ratio.bound} "
+    if ratio.estimate is None:
+        middle = "no number on either side (not reached)"
+    else:
+        middle = f"{bound}{ratio.estimate:.3g}"
+    if not ratio.interval:
+        return f"{middle} (one seed, so no interval)"
+    low = "open" if ratio.low is None else f"{ratio.low:.3g}"
+    high = "open" if ratio.high is None else f"{ratio.high:.3g}"
+    return f"{middle} (95 % interval {low} to {high})"
+
+
+def verdict(analysis: Analysis) -> str:
+    """The paragraph: what the numbers say about parameters at equal error or return."""
+    suite = analysis.suite
+    sentences = [_scope(analysis)]
+    if suite.name == "debug":
+        sentences.append(
+            "This is the debug suite: it shows that everything works, and nothing in it is "
+            "evidence."
+        )
+    sentences += _ratio_sentences(analysis)
+    sentences += _versus_sentences(analysis.versus)
+    if suite.seeds < ENOUGH_SEEDS:
+        sentences.append(
+            f"With {suite.seeds} seed(s), fewer than {ENOUGH_SEEDS}, intervals are too rough to "
+            "rest a claim on."
+        )
+    return " ".join(sentences)
+
+
+def _scope(analysis: Analysis) -> str:
+    suite = analysis.suite
+    run = [t for t in suite.tasks if any(p.task == t for p in analysis.places)]
+    counted = ", ".join(
+        f"{analysis.count(status)} {status}" for status in Status if analysis.count(status)
+    )
+    sizes = " and ".join(f"{size:,}" for size in suite.sizes)
+    return (
+        f"Compared by {suite.words} on {len(run)} task(s) with {sizes} parameters and "
+        f"{suite.seeds} seed(s); of {len(analysis.records)} cells {counted}."
+    )
+
+
+def _ratio_sentences(analysis: Analysis) -> list[str]:
+    equal = "error" if analysis.errors else "return (within 5 %)"
+    overall = [scoped for scoped in analysis.ratios if scoped.scope == "all"]
+    if not overall:
+        return [
+            f"There is no ratio of parameters at equal {equal}: it takes our family, another one, "
+            "and two sizes of both."
+        ]
+    found = []
+    for said in (FEWER, MORE, UNCLEAR):
+        here = [scoped for scoped in overall if word(scoped.ratio) == said]
+        if here:
+            listed = "; ".join(_item(scoped) for scoped in here)
+            found.append(
+                f"At equal {equal} the looped world model needs {said} parameters "
+                f"{'than' if said != UNCLEAR else 'beside'} the {listed}."
+            )
+    if any(s.ratio.bound != "exact" for s in overall):
+        found.append(
+            "Where a ratio is a bound, one family did not come down to what the smallest model of "
+            "the other reaches (not reached within these sizes)."
+        )
+    return found
+
+
+def _item(scoped: Scoped) -> str:
+    return f"{FAMILIES[scoped.family].words}, ratio {shown(scoped.ratio)}"
+
+
+def _versus_sentences(versus: list[Versus]) -> list[str]:
+    if not versus:
+        return []
+    better = sum(v.better is True for v in versus)
+    worse = sum(v.better is False for v in versus)
+    return [
+        f"At equal size it does better in {better}, worse in {worse}, and is not told apart in "
+        f"{len(versus) - better - worse} of {len(versus)} comparisons by task and size."
+    ]
+
+
+def losses(analysis: Analysis) -> list[str]:
+    """Where looping lost: each family, task and size at which the whole interval says so."""
+    found = []
+    for v in analysis.versus:
+        if v.better is not False:
+            continue
+        assert v.interval.low is not None and v.interval.high is not None
+        if analysis.errors:
+            much = (
+                f"has {v.interval.estimate:.3g} times our error (95 % interval "
+                f"{v.interval.low:.3g} to {v.interval.high:.3g})"
+            )
+        else:
+            much = (
+                f"returns {-v.interval.estimate:.4g} more (95 % interval "
+                f"{-v.interval.high:.4g} to {-v.interval.low:.4g})"
+            )
+        found.append(f"{v.task}, {v.size:,} parameters: the {FAMILIES[v.family].words} {much}.")
+    for scoped in analysis.ratios:
+        if scoped.scope != "all" and word(scoped.ratio) == MORE:
+            found.append(
+                f"{scoped.scope}: at equal {'error' if analysis.errors else 'return'} ours needs "
+                f"more parameters than the {_item(scoped)}."
+            )
+    return found
