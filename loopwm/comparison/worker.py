@@ -24,7 +24,9 @@ def main(folder: str) -> None:
 
 def _end_with_parent() -> None:
     """Ends this process when the other end of its standard input is closed."""
-    sys.stdin.buffer.read()
+    # Not through sys.stdin, whose lock a thread that waits would still hold at the end.
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 

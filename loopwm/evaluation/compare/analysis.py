@@ -175,7 +175,7 @@ class Analysis:
         def statistic(mine: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
             del axis
             a, b = iqm(mine), iqm(other)
-            return b / np.maximum(a, 1e-12) if errors else a - b
+            return np.asarray(b / np.maximum(a, 1e-12) if errors else a - b)
 
         interval = bootstrap(statistic, [ours.values, theirs.values])
         neutral = 1.0 if errors else 0.0

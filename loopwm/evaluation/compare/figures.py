@@ -6,7 +6,9 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from loopwm.evaluation.canvas import Theme, blank
 from loopwm.evaluation.compare.analysis import Analysis, Place, Scoped
@@ -22,6 +24,12 @@ COSTS = {
 """What fronts are drawn against."""
 
 _MARKERS = "osD^v<>Ph"
+
+
+def _logarithmic(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, between powers of ten too where it is short."""
+    for formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+        formatter(LogFormatter(minor_thresholds=(1.2, 0.5)))
 
 
 def _style(family: str) -> dict[str, object]:
@@ -60,8 +68,11 @@ def front_figure(analysis: Analysis, cost: str, theme: Theme) -> Figure:
             ]
             _line(axes, sorted(here, key=lambda p: p.costs[cost]), cost)
         axes.set_xscale("log")
+        _logarithmic(axes.xaxis)
         if analysis.errors:
             axes.set_yscale("log")
+            _logarithmic(axes.yaxis)
+        axes.tick_params(which="both", labelsize=7)
         axes.set_title(task, fontsize=9, color=theme.ink, loc="left")
         axes.set_xlabel(COSTS[cost], fontsize=8)
     for axes in panels[len(tasks) :]:
@@ -123,6 +134,7 @@ def ratio_figure(ratios: Sequence[Scoped], theme: Theme) -> Figure:
                 axes.plot(at, place, marker=marker if end is None else "|", color=theme.ink, ms=7)
     axes.axvline(1.0, color=theme.ink, lw=1.2, ls=(0, (5, 3)))
     axes.set_xscale("log")
+    _logarithmic(axes.xaxis)
     axes.set_xlim(left, right)
     axes.set_yticks(range(len(known)), [FAMILIES[s.family].words for s in known[::-1]], fontsize=8)
     axes.set_xlabel("parameters of the other family over ours; right of 1 ours needs fewer")
@@ -155,6 +167,7 @@ def depth_figure(records: Sequence[Record], theme: Theme) -> Figure | None:
         axes.plot(depths, middle, color=colour, marker="o", ms=4, label=f"{task}, {size:,}")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    _logarithmic(axes.yaxis)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     axes.set_xlabel("loops of a transition in the evaluation")
     axes.set_ylabel("NRMSE after 5 imagined steps")
@@ -177,7 +190,7 @@ def profile_figure(analysis: Analysis, theme: Theme) -> Figure:
     here = [p for p in analysis.places if p.size == size]
     every = np.concatenate([p.values for p in here]) if here else np.ones(1)
     low, high = max(float(every.min()), 1e-4), max(float(every.max()), 2e-4)
-    thresholds = np.geomspace(low, high, 24)
+    thresholds = np.geomspace(low, high, 16)
     for family in analysis.suite.families:
         strata = [p.values for p in here if p.family == family]
         if not strata:
@@ -191,6 +204,7 @@ def profile_figure(analysis: Analysis, theme: Theme) -> Figure:
             band = [[s.low for s in shares], [s.high for s in shares]]
             axes.fill_between(thresholds, *band, color=colour, alpha=0.1, lw=0)  # pyright: ignore[reportArgumentType]
     axes.set_xscale("log")
+    _logarithmic(axes.xaxis)
     axes.set_ylim(0.0, 1.05)
     axes.set_xlabel(f"error, at {size:,} parameters")
     axes.set_ylabel("share of runs at or below it")

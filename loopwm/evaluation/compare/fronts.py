@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from loopwm.evaluation.compare.statistics import bootstrap, iqm
 
@@ -46,50 +46,62 @@ class Ratio:
 
 
 def reach(
-    log_params: Float[np.ndarray, " sizes"], front: Float[np.ndarray, " sizes"], target: float
-) -> tuple[float, bool]:
-    """Logarithm of the parameters at which a falling front comes down to a target.
+    log_params: Float[np.ndarray, " sizes"],
+    front: Float[np.ndarray, "sizes resamples"],
+    target: Float[np.ndarray, " resamples"],
+) -> tuple[Float[np.ndarray, " resamples"], Bool[np.ndarray, " resamples"]]:
+    """Logarithm of the parameters at which falling fronts come down to targets.
 
     Args:
         log_params: logarithms of the sizes, rising.
-        front: running minimum of what is reached there.
-        target: at least its last entry.
+        front: running minimum of what is reached there, of each resample.
+        target: at least the front's last entry.
 
     Returns:
-        The logarithm, by linear interpolation; and whether the smallest size is there already, so
+        The logarithms, by linear interpolation; and whether the smallest size is there already, so
         that the number is no more than an upper limit.
     """
-    at = int(np.argmax(front <= target))
-    if at == 0:
-        return float(log_params[0]), bool(front[0] < target)
-    share = (front[at - 1] - target) / (front[at - 1] - front[at])
-    return float(log_params[at - 1] + share * (log_params[at] - log_params[at - 1])), False
+    at = np.argmax(front <= target, axis=0)
+    before, columns = np.maximum(at - 1, 0), np.arange(front.shape[1])
+    high, low = front[before, columns], front[at, columns]
+    inside = at > 0
+    share = np.where(inside, (high - target) / np.where(inside, high - low, 1.0), 0.0)
+    found = log_params[before] + share * (log_params[at] - log_params[before])
+    return found, ~inside & (front[0] < target)
 
 
 def log_ratio(
-    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray], slack: float = 0.0
-) -> tuple[float, float]:
+    ours: tuple[np.ndarray, np.ndarray],
+    theirs: tuple[np.ndarray, np.ndarray],
+    *,
+    logarithmic: bool,
+    tolerance: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Bounds of log(parameters of the other over ours) at the smallest value that both reach.
 
     $$\log N_{\mathrm{theirs}}(y) - \log N_{\mathrm{ours}}(y), \qquad
-    y = \max(\min_i \mathrm{ours}_i, \min_i \mathrm{theirs}_i) + \mathrm{slack}$$
+    y = \max(\min_i \mathrm{ours}_i, \min_i \mathrm{theirs}_i)$$
+
+    and a little more where values within a tolerance of y count as equal.
 
     Args:
-        ours: logarithms of sizes, rising, and what is reached at each; lower is better.
+        ours: logarithms of sizes, rising, and what is reached at each, shape (sizes, resamples);
+            lower is better.
         theirs: the same of the other family.
-        slack: how much worse than the best counts as equal.
+        logarithmic: whether the values are logarithms.
+        tolerance: share by which a value may be worse than y.
 
     Returns:
-        Lower and upper bound, equal where both fronts pass through y; ±10⁶ stands for none.
+        Lower and upper bound of each resample, equal where both fronts pass through y; ±10⁶ stands
+        for none.
     """
-    fronts = [np.minimum.accumulate(values) for _, values in (ours, theirs)]
-    target = max(front[-1] for front in fronts) + slack
-    (mine, mine_smaller), (other, other_smaller) = (
-        reach(sizes, front, target)
-        for (sizes, _), front in zip((ours, theirs), fronts, strict=True)
-    )
+    fronts = [np.minimum.accumulate(values, axis=0) for _, values in (ours, theirs)]
+    target = np.maximum(fronts[0][-1], fronts[1][-1])
+    target = target + (np.log1p(tolerance) if logarithmic else tolerance * np.abs(target))
+    mine, mine_smaller = reach(ours[0], fronts[0], target)
+    other, other_smaller = reach(theirs[0], fronts[1], target)
     ratio = other - mine
-    return (-_OPEN if other_smaller else ratio), (_OPEN if mine_smaller else ratio)
+    return np.where(other_smaller, -_OPEN, ratio), np.where(mine_smaller, _OPEN, ratio)
 
 
 def iso_ratio(
@@ -124,10 +136,8 @@ def iso_ratio(
             del axis
             middle = np.stack([iqm(values) for values in drawn])
             flat = middle.reshape(len(drawn), -1)
-            found = [
-                _mean_bounds(ordered, column, logarithmic, tolerance)[which] for column in flat.T
-            ]
-            return np.asarray(found).reshape(middle.shape[1:])
+            found = _mean_bounds(ordered, flat, logarithmic, tolerance)[which]
+            return found.reshape(middle.shape[1:])
 
         return statistic
 
@@ -144,24 +154,22 @@ def iso_ratio(
 
 def _mean_bounds(
     ordered: Sequence[tuple[list[Point], ...]],
-    values: Float[np.ndarray, " strata"],
+    values: Float[np.ndarray, "strata resamples"],
     logarithmic: bool,
     tolerance: float,
-) -> tuple[float, float]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Means over the tasks of both bounds; beyond any ratio's size where one is open."""
+    values = np.log(np.maximum(values, 1e-12)) if logarithmic else values
     bounds, at = [], 0
     for pair in ordered:
         sides = []
         for points in pair:
-            reached = values[at : at + len(points)]
-            at += len(points)
             sizes = np.log([point.params for point in points])
-            sides.append((sizes, np.log(np.maximum(reached, 1e-12)) if logarithmic else reached))
-        worst_best = max(float(np.min(reached)) for _, reached in sides)
-        slack = np.log1p(tolerance) if logarithmic else tolerance * abs(worst_best)
-        bounds.append(log_ratio(sides[0], sides[1], float(slack)))
+            sides.append((sizes, values[at : at + len(points)]))
+            at += len(points)
+        bounds.append(log_ratio(*sides, logarithmic=logarithmic, tolerance=tolerance))
     lows, highs = zip(*bounds, strict=True)
-    return float(np.mean(lows)), float(np.mean(highs))
+    return np.mean(lows, axis=0), np.mean(highs, axis=0)
 
 
 def _estimate(low: float, high: float) -> tuple[float | None, str]:

@@ -1,6 +1,7 @@
 """Logged data of a task: episodes of random and hand-written actions, split by episode."""
 
 import dataclasses
+import io
 import os
 import pathlib
 import zipfile
@@ -258,7 +259,7 @@ def _arrays(episodes: list[Episode]) -> dict[str, np.ndarray]:
 
 
 def _read(path: pathlib.Path) -> list[Episode]:
-    with np.load(path) as file:
+    with np.load(io.BytesIO(path.read_bytes())) as file:
         arrays = {name: file[name] for name in file.files}
     lengths = arrays["lengths"]
     ends = np.cumsum(lengths)

@@ -45,6 +45,8 @@ def nrmse_at(
     step: int,
 ) -> float | None:
     """NRMSE after `step` imagined steps, of the sequences that are as long; None for too few."""
+    if step > valid.shape[1]:
+        return None
     rows = valid[:, step - 1]
     if rows.sum() < LEAST_SEQUENCES:
         return None

@@ -30,8 +30,8 @@ class Worth:
 
 
 def fit_worth(
-    looped: Mapping[int, Float[np.ndarray, " seeds"]],
-    stacks: Mapping[int, Float[np.ndarray, " seeds"]],
+    looped: Mapping[int, Float[np.ndarray, " _"]],
+    stacks: Mapping[int, Float[np.ndarray, " _"]],
 ) -> Worth | None:
     r"""Least squares of $\log B(r) = \varphi \log r$ through the origin, r ≥ 2.
 
@@ -54,30 +54,24 @@ def fit_worth(
         return None
     log_blocks, log_counts = np.log(blocks), np.log(counts)
 
-    def equivalents(middle: np.ndarray) -> tuple[np.ndarray, list[bool]]:
+    def equivalents(middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         errors = np.log(np.maximum(middle, 1e-12))
-        front = np.minimum.accumulate(errors[len(counts) :])
-        found, limits = [], []
-        for error in errors[: len(counts)]:
-            at, early = reach(log_blocks, front, max(float(error), float(front[-1])))
-            found.append(at)
-            limits.append(early or error < front[-1])
-        return np.asarray(found), limits
+        front = np.minimum.accumulate(errors[len(counts) :], axis=0)
+        loops = errors[: len(counts)]
+        found = [reach(log_blocks, front, np.maximum(row, front[-1])) for row in loops]
+        worth, early = (np.stack(part) for part in zip(*found, strict=True))
+        return worth, early | (loops < front[-1])
 
     def phi(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
         del axis
         middle = np.stack([iqm(values) for values in drawn])
-        flat = middle.reshape(len(drawn), -1)
-        slopes = [
-            float(equivalents(column)[0] @ log_counts / (log_counts @ log_counts))
-            for column in flat.T
-        ]
-        return np.asarray(slopes).reshape(middle.shape[1:])
+        worth = equivalents(middle.reshape(len(drawn), -1))[0]
+        return (log_counts @ worth / (log_counts @ log_counts)).reshape(middle.shape[1:])
 
     strata = [looped[r] for r in counts] + [stacks[b] for b in blocks]
-    worth, limits = equivalents(np.array([float(iqm(values)) for values in strata]))
+    worth, limits = equivalents(np.array([[float(iqm(values))] for values in strata]))
     return Worth(
         phi=bootstrap(phi, strata),
-        equivalent={r: float(np.exp(b)) for r, b in zip(counts, worth, strict=True)},
-        limited=tuple(r for r, limit in zip(counts, limits, strict=True) if limit),
+        equivalent={r: float(np.exp(b)) for r, b in zip(counts, worth[:, 0], strict=True)},
+        limited=tuple(r for r, limit in zip(counts, limits[:, 0], strict=True) if limit),
     )

@@ -40,14 +40,14 @@ def iqm(values: Float[np.ndarray, "*axes seeds"]) -> np.ndarray:
     return np.asarray(stats.trim_mean(values, 0.25, axis=-1))
 
 
-def pooled_iqm(*strata: Float[np.ndarray, "*axes seeds"], axis: int = -1) -> np.ndarray:
+def pooled_iqm(*strata: np.ndarray, axis: int = -1) -> np.ndarray:
     """Interquartile mean of all strata together; `axis` is the last one."""
     del axis
     return iqm(np.concatenate(strata, axis=-1))
 
 
 def bootstrap(
-    statistic: Statistic, strata: Sequence[Float[np.ndarray, " seeds"]], *, seed: int = 0
+    statistic: Statistic, strata: Sequence[Float[np.ndarray, " _"]], *, seed: int = 0
 ) -> Interval:
     """An estimate with its stratified percentile bootstrap interval: seeds are drawn by stratum.
 
@@ -80,13 +80,13 @@ def bootstrap(
     )
 
 
-def iqm_interval(strata: Sequence[Float[np.ndarray, " seeds"]]) -> Interval:
+def iqm_interval(strata: Sequence[Float[np.ndarray, " _"]]) -> Interval:
     """Interquartile mean of all strata together, with its interval."""
     return bootstrap(pooled_iqm, strata)
 
 
 def profile(
-    strata: Sequence[Float[np.ndarray, " seeds"]], threshold: float, *, below: bool
+    strata: Sequence[Float[np.ndarray, " _"]], threshold: float, *, below: bool
 ) -> Interval:
     """Share of all runs that are at or below a threshold, or at or above it, with its interval.
 
@@ -97,6 +97,6 @@ def profile(
         del axis
         joined = np.concatenate(drawn, axis=-1)
         inside = joined <= threshold if below else joined >= threshold
-        return np.mean(inside, axis=-1)
+        return np.asarray(np.mean(inside, axis=-1))
 
     return bootstrap(share, strata)

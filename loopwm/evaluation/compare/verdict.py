@@ -5,12 +5,12 @@ from loopwm.evaluation.compare.cells import Status
 from loopwm.evaluation.compare.families import FAMILIES
 from loopwm.evaluation.compare.fronts import Ratio
 
-FEWER, MORE, UNCLEAR = "fewer", "more", "not clearly another number of"
+FEWER, MORE, UNCLEAR = "fewer", "more", "not told apart"
 ENOUGH_SEEDS = 5
 
 
 def word(ratio: Ratio) -> str:
-    """How many parameters ours needs beside the other family: fewer, more, or not clear.
+    """How many parameters ours needs beside the other family: fewer, more, or not told apart.
 
     `fewer` and `more` are said only where the whole interval is on one side of 1.
     """
@@ -64,8 +64,8 @@ def _scope(analysis: Analysis) -> str:
     )
     sizes = " and ".join(f"{size:,}" for size in suite.sizes)
     return (
-        f"Compared by {suite.words} on {len(run)} task(s) with {sizes} parameters and "
-        f"{suite.seeds} seed(s); of {len(analysis.records)} cells {counted}."
+        f"The looped world model is compared by {suite.words}, on {len(run)} task(s) with {sizes} "
+        f"parameters and {suite.seeds} seed(s); of {len(analysis.records)} cells {counted}."
     )
 
 
@@ -82,10 +82,16 @@ def _ratio_sentences(analysis: Analysis) -> list[str]:
         here = [scoped for scoped in overall if word(scoped.ratio) == said]
         if here:
             listed = "; ".join(_item(scoped) for scoped in here)
-            found.append(
-                f"At equal {equal} the looped world model needs {said} parameters "
-                f"{'than' if said != UNCLEAR else 'beside'} the {listed}."
-            )
+            if said == UNCLEAR:
+                found.append(
+                    f"At equal {equal} its number of parameters is not told apart from that of "
+                    f"the {listed}."
+                )
+            else:
+                found.append(
+                    f"At equal {equal} the looped world model needs {said} parameters than the "
+                    f"{listed}."
+                )
     if any(s.ratio.bound != "exact" for s in overall):
         found.append(
             "Where a ratio is a bound, one family did not come down to what the smallest model of "

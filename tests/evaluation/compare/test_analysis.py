@@ -1,0 +1,170 @@
+"""From cells to ratios, verdict, tables and report, on errors with a known answer."""
+
+import csv
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+from comparisons import power_law, record_of, suite_of
+
+from loopwm.evaluation.compare import SUITES, Analysis, Cell, Ratio, Record, Status
+from loopwm.evaluation.compare.analysis import DIVERGED_ERROR
+from loopwm.evaluation.compare.report import write_comparison
+from loopwm.evaluation.compare.tables import cells_csv, summarise
+from loopwm.evaluation.compare.verdict import FEWER, MORE, UNCLEAR, losses, verdict, word
+
+
+def analysed(scales, *, spread=0.02, **changes):
+    suite = suite_of(families=tuple(scales), **changes)
+    return Analysis(suite, power_law(suite, scales, spread, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "interval", "said"),
+    [
+        (1.01, 3.0, True, FEWER),
+        (1.01, None, True, FEWER),
+        (1.0, 3.0, True, UNCLEAR),
+        (0.5, 3.0, True, UNCLEAR),
+        (None, None, True, UNCLEAR),
+        (None, 0.99, True, MORE),
+        (0.2, 0.99, True, MORE),
+        (0.2, 1.0, True, UNCLEAR),
+        (None, None, False, UNCLEAR),
+    ],
+)
+def test_words_that_the_interval_allows(low, high, interval, said):
+    assert word(Ratio(low, 2.0, high, "exact", interval)) == said
+
+
+@pytest.mark.parametrize(("scale", "said"), [(4.0, FEWER), (0.25, MORE), (1.0, UNCLEAR)])
+def test_verdict_says_what_the_errors_are(scale, said):
+    analysis = analysed({"looped": 1.0, "gru": scale})
+    text = verdict(analysis)
+    (overall,) = (s for s in analysis.ratios if s.scope == "all")
+    assert overall.ratio.estimate == pytest.approx(scale, rel=0.1)
+    assert word(overall.ratio) == said
+    assert (f"needs {said} parameters than the GRU" in text) == (said != UNCLEAR)
+    assert ("is not told apart from that of the GRU" in text) == (said == UNCLEAR)
+    assert "2 task(s)" in text and "5 seed(s)" in text and "60 done" in text
+    assert "too rough" not in text
+
+
+def test_losses_are_listed():
+    lost = losses(analysed({"looped": 1.0, "gru": 0.25, "rssm": 4.0}))
+    # Each size of each task, and each task's ratio.
+    assert len(lost) == 8
+    assert all("GRU" in sentence and "RSSM" not in sentence for sentence in lost)
+    assert "0.5 times our error" in lost[0] or "times our error" in lost[0]
+    assert losses(analysed({"looped": 1.0, "gru": 4.0})) == []
+
+
+def test_scopes_are_all_kinds_and_tasks():
+    tasks = ("Pendulum-v1", "loopwm/Dominoes-v0", "loopwm/SlidingIce-v0")
+    found = analysed({"looped": 1.0, "gru": 2.0}, tasks=tasks).ratios
+    assert [s.scope for s in found] == ["all", "classic control", "known depth", *tasks]
+
+
+def test_few_seeds_and_one_size_and_debug_are_said():
+    analysis = analysed({"looped": 1.0, "gru": 4.0}, seeds=2)
+    assert "too rough" in verdict(analysis)
+    single = analysed({"looped": 1.0, "gru": 4.0}, sizes=(4_000,))
+    assert single.ratios == [] and "There is no ratio" in verdict(single)
+    debug = dataclasses.replace(SUITES["debug"], families=("looped",))
+    records = power_law(debug, {"looped": 1.0}, 0.0, np.random.default_rng(0))
+    assert "nothing in it is evidence" in verdict(Analysis(debug, records))
+
+
+def test_one_seed_has_no_words():
+    analysis = analysed({"looped": 1.0, "gru": 4.0}, seeds=1)
+    assert all(word(s.ratio) == UNCLEAR for s in analysis.ratios)
+    assert "(one seed, so no interval)" in verdict(analysis)
+    assert all(v.better is None for v in analysis.versus)
+
+
+def test_diverged_cells_count_as_a_large_error():
+    suite = suite_of(tasks=("Pendulum-v1",), sizes=(4_000,))
+    records = power_law(suite, {"looped": 1.0, "gru": 1.0}, 0.0, np.random.default_rng(0))
+    lost = [
+        Record(r.cell, Status.DIVERGED, "f", sentence="The loss is nan.")
+        if r.cell.family == "gru" and r.cell.seed < 2
+        else r
+        for r in records
+    ]
+    place = Analysis(suite, lost).place("Pendulum-v1", "gru", 4_000)
+    assert place is not None and sorted(place.values)[-2:] == [DIVERGED_ERROR] * 2
+    assert len(place.values) == 5
+
+
+def test_returns_are_better_when_higher():
+    control = dataclasses.replace(
+        SUITES["control"], tasks=("Pendulum-v1",), families=("looped", "gru"), sizes=(1_000, 4_000)
+    )
+
+    def record(family, size, seed):
+        cell = Cell("control", "Pendulum-v1", family, size, seed)
+        value = (-200.0 if family == "looped" else -400.0) * 1_000 / size - seed
+        measures = {**record_of(cell, 1.0).measures, "return": value}
+        return Record(cell, Status.DONE, "f", measures=measures)
+
+    records = [
+        record(family, size, seed)
+        for family in control.families
+        for size in control.sizes
+        for seed in range(control.seeds)
+    ]
+    analysis = Analysis(control, records)
+    assert all(v.better for v in analysis.versus)
+    ratio = analysis.ratios[0].ratio
+    assert ratio.estimate is not None and ratio.estimate > 1.5 and word(ratio) == FEWER
+    assert "At equal return (within 5 %)" in verdict(analysis)
+
+
+def test_every_cell_is_in_the_table():
+    suite = suite_of(tasks=("Pendulum-v1",), sizes=(4_000,), seeds=2)
+    records = power_law(suite, {"looped": 1.0, "gru": 1.0}, 0.0, np.random.default_rng(0))
+    records[0] = Record(records[0].cell, Status.NOT_RUN, "", sentence="It needs MuJoCo, and more.")
+    rows = list(csv.DictReader(io.StringIO(cells_csv(records))))
+    assert len(rows) == 4
+    assert rows[0]["status"] == "not run" and rows[0]["sentence"] == "It needs MuJoCo, and more."
+    assert rows[0]["error"] == ""
+    assert float(rows[1]["nrmse.5"]) == float(rows[1]["error"])
+    assert rows[1]["nrmse.50"] == "" and rows[3]["family"] == "gru"
+
+
+def test_report_is_whole(tmp_path):
+    suite = suite_of(families=("looped", "gru", "unshared"), seeds=3)
+    scales = {"looped": 1.0, "gru": 2.0, "unshared": 0.5}
+    records = power_law(suite, scales, 0.02, np.random.default_rng(0))
+    records[-1] = Record(records[-1].cell, Status.FAILED, "f", sentence="It <failed> & ended.")
+    summary = write_comparison(tmp_path, suite, records)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert summary == summarise(Analysis(suite, records), str(tmp_path / "report.html"))
+    assert summary["cells"] == {"done": 53, "failed": 1} and len(summary["points"]) == 18
+    assert {r["family"]: r["needs"] for r in summary["ratios"] if r["scope"] == "all"} == {
+        "gru": FEWER,
+        "unshared": MORE,
+    }
+    page = (tmp_path / "report.html").read_text()
+    assert "Where looping lost" in page and "It &lt;failed&gt; &amp; ended." in page
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {
+        "front_params.png",
+        "front_flops_transition.png",
+        "front_us_transition.png",
+        "ratios.png",
+        "depth.png",
+        "profiles.png",
+    }
+    assert page.count("data:image/png") == len(pictures)
+
+
+def test_nothing_measured_makes_a_report_too(tmp_path):
+    suite = suite_of(tasks=("Pendulum-v1",), sizes=(4_000,), seeds=1)
+    cells = [Cell(suite.name, "Pendulum-v1", f, 4_000, 0) for f in suite.families]
+    records = [Record(c, Status.DIVERGED, "f", sentence="The loss is nan.") for c in cells]
+    summary = write_comparison(tmp_path, suite, records)
+    assert summary["points"] == [] and "There is no ratio" in summary["verdict"]
+    assert (tmp_path / "report.html").exists()

@@ -1,0 +1,44 @@
+"""φ on errors that were made from a known one."""
+
+import numpy as np
+import pytest
+
+from loopwm.evaluation.compare.recurrence import fit_worth
+
+COUNTS = (1, 2, 4, 8)
+
+
+def errors(power, rng=None, spread=0.0):
+    noise = 0.0 if rng is None else spread * rng.normal(size=(len(COUNTS), 5))
+    values = np.array(COUNTS, float)[:, None] ** -power * np.exp(noise + np.zeros((4, 5)))
+    return dict(zip(COUNTS, values, strict=True))
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.46, 1.0])
+def test_phi_is_found(phi):
+    # Errors fall as blocks^−1, so loops^−φ is what r^φ blocks reach.
+    worth = fit_worth(errors(phi), errors(1.0))
+    assert worth is not None
+    np.testing.assert_allclose(worth.phi.estimate, phi, atol=1e-9)
+    np.testing.assert_allclose(
+        [worth.equivalent[r] for r in (2, 4, 8)], np.array([2, 4, 8.0]) ** phi
+    )
+    assert worth.limited == ()
+
+
+def test_interval_covers_phi(rng):
+    worth = fit_worth(errors(0.46, rng, 0.02), errors(1.0, rng, 0.02))
+    assert worth is not None
+    assert worth.phi.low is not None and worth.phi.high is not None
+    assert worth.phi.low < 0.46 < worth.phi.high < worth.phi.low + 0.2
+
+
+def test_beyond_the_stacks_is_a_bound():
+    worth = fit_worth(errors(2.0), errors(1.0))
+    assert worth is not None and worth.limited == (4, 8)
+    assert worth.equivalent == pytest.approx({2: 4.0, 4: 8.0, 8: 8.0})
+
+
+def test_too_little_to_fit():
+    assert fit_worth({1: np.ones(5)}, errors(1.0)) is None
+    assert fit_worth(errors(1.0), {4: np.ones(5)}) is None
