@@ -74,18 +74,14 @@ class LocalBackend(AbstractBackend):
             words = [sys.executable, "-m", "loopwm.comparison.worker", name]
             with open(folder / "errors", "wb") as errors:
                 # The worker ends when this pipe is closed: none outlives a killed comparison.
-                process = subprocess.Popen(
-                    words,
-                    stdin=subprocess.PIPE,
-                    stdout=errors,
-                    stderr=errors,
-                    env=one_core(),
-                )
-                self._running.add(process)
-                if self._stopped.is_set():
-                    process.kill()
-                status = process.wait()
-                self._running.discard(process)
+                with subprocess.Popen(
+                    words, stdin=subprocess.PIPE, stdout=errors, stderr=errors, env=one_core()
+                ) as process:
+                    self._running.add(process)
+                    if self._stopped.is_set():
+                        process.kill()
+                    status = process.wait()
+                    self._running.discard(process)
             result = folder / "result.json"
             if status == 0 and result.exists():
                 return json.loads(result.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from loopwm.envs import Spaces
 from loopwm.errors import RunFailure, UsageError
 from loopwm.evaluation.compare.cells import Cell, Diverged, Status
 from loopwm.evaluation.compare.dynamics import measure_dynamics, try_dynamics
-from loopwm.evaluation.compare.families import FAMILIES
+from loopwm.evaluation.compare.families import FAMILIES, build_blocks
 from loopwm.evaluation.compare.logged import load_or_log
 from loopwm.evaluation.compare.protocol import DynamicsProtocol, Protocol
 from loopwm.evaluation.compare.tasks import TASKS
@@ -120,4 +120,6 @@ def sizes_of(task: str) -> Sizes:
 
 
 def _builder(cell: Cell, shape: int) -> WorldModelBuilder:
+    if cell.blocks:
+        return build_blocks(cell.family, cell.blocks, sizes_of(cell.task), cell.size)
     return FAMILIES[cell.family].build(shape, sizes_of(cell.task), cell.size)

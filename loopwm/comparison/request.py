@@ -9,7 +9,7 @@ from loopwm import settings
 from loopwm.comparison.jobs import sizes_of
 from loopwm.errors import UsageError
 from loopwm.evaluation.compare.cells import Cell, Record, Status, fingerprint
-from loopwm.evaluation.compare.families import FAMILIES, check_families
+from loopwm.evaluation.compare.families import FAMILIES, OURS, STACK, check_families
 from loopwm.evaluation.compare.suites import Suite, find_suite
 from loopwm.models import Scalable, Sizes, parameters_of
 
@@ -90,6 +90,19 @@ class Request:
         task, family, size = place
         return Cell(suite=self.suite.name, task=task, family=family, size=size, seed=seed)
 
+    def cells(self, place: Place) -> list[Cell]:
+        """All cells of a place: its seeds and, where φ is fitted, those by loops and blocks."""
+        suite, (_, family, size) = self.suite, place
+        counts = (0,)
+        both = {OURS, STACK} <= set(suite.families)
+        if both and family in (OURS, STACK) and size == suite.sizes[len(suite.sizes) // 2]:
+            counts = (0, *suite.protocol.recurrences)
+        return [
+            dataclasses.replace(self.cell(place, seed), blocks=count)
+            for count in counts
+            for seed in range(suite.seeds)
+        ]
+
     def fingerprint(self, cell: Cell, shapes: Sequence[int], choice: Any = None) -> str:
         """Digest of all that decides a cell or a search.
 
@@ -141,10 +154,7 @@ class Request:
 
     def missing(self, place: Place, status: Status, why: str) -> list[Record]:
         """Records of the cells of a place without any."""
-        return [
-            Record(self.cell(place, seed), status, "", sentence=why)
-            for seed in range(self.suite.seeds)
-        ]
+        return [Record(cell, status, "", sentence=why) for cell in self.cells(place)]
 
 
 def _unbuildable(place: Place, sizes: Sizes) -> str | None:

@@ -45,8 +45,7 @@ def run_cells(
         if choice is None:
             records |= {r.cell: r for r in _without_choice(request, place, found[place])}
             continue
-        for seed in range(request.suite.seeds):
-            cell = request.cell(place, seed)
+        for cell in request.cells(place):
             marks[cell] = request.fingerprint(cell, [choice["shape"]], choice)
             kept = folder.finished(cell, marks[cell])
             if kept is None:
@@ -67,9 +66,7 @@ def run_cells(
         folder.keep(record)
         records[cell] = record
         say(f"{number}/{len(jobs)} {cell.name}: {_brief(record)}")
-    wanted = [
-        request.cell(p, seed) for p in request.places() for seed in range(request.suite.seeds)
-    ]
+    wanted = [cell for place in request.places() for cell in request.cells(place)]
     return [records[cell] for cell in wanted]
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from loopwm.evaluation.compare.cells import Record, Status
-from loopwm.evaluation.compare.families import OURS
+from loopwm.evaluation.compare.families import OURS, STACK
 from loopwm.evaluation.compare.fronts import Point, Ratio, iso_ratio
+from loopwm.evaluation.compare.recurrence import Worth, fit_worth
 from loopwm.evaluation.compare.statistics import Interval, bootstrap, iqm, iqm_interval
 from loopwm.evaluation.compare.suites import Suite
 from loopwm.evaluation.compare.tasks import TASKS
@@ -116,6 +117,8 @@ class Analysis:
         self.places = self._places()
         self.versus = [v for place in self.places if (v := self._versus(place)) is not None]
         self.ratios = self._ratios()
+        self.worths = {t: w for t in suite.tasks if (w := self._worth(t)) is not None}
+        """What a recurrence is worth, by task."""
 
     def place(self, task: str, family: str, size: int) -> Place | None:
         """The place, where any of its seeds was measured."""
@@ -137,6 +140,7 @@ class Analysis:
                         for record in self.records
                         if (record.cell.task, record.cell.family, record.cell.size)
                         == (task, family, size)
+                        and not record.cell.blocks
                     ]
                     done = [record for record in here if self._value(record) is not None]
                     lost = sum(record.status is Status.DIVERGED for record in here)
@@ -180,6 +184,20 @@ class Analysis:
         interval = bootstrap(statistic, [ours.values, theirs.values])
         neutral = 1.0 if errors else 0.0
         return Versus(theirs.task, theirs.family, theirs.size, interval, neutral)
+
+    def _worth(self, task: str) -> Worth | None:
+        found: dict[str, dict[int, list[float]]] = {OURS: {}, STACK: {}}
+        for record in self.records:
+            cell, value = record.cell, self._value(record)
+            if cell.task == task and cell.blocks and value is not None:
+                found[cell.family].setdefault(cell.blocks, []).append(value)
+            elif cell.task == task and cell.blocks and record.status is Status.DIVERGED:
+                found[cell.family].setdefault(cell.blocks, []).append(DIVERGED_ERROR)
+        looped, stacks = (
+            {count: np.asarray(values) for count, values in found[family].items()}
+            for family in (OURS, STACK)
+        )
+        return fit_worth(looped, stacks)
 
     def _points(self, task: str, family: str) -> list[Point]:
         sign = 1.0 if self.errors else -1.0

@@ -43,12 +43,16 @@ class Cell:
     size: int
     """Parameters of the world model that are asked for."""
     seed: int
+    blocks: int = 0
+    """Loops of a looped model, or different blocks of an unshared stack of the same width, in the
+    cells that φ is fitted to; 0 for the family's own."""
 
     @property
     def name(self) -> str:
         """Its name in file names and messages."""
         task = self.task.replace("/", "-").replace(":", "-")
-        return f"{task}.{self.family}.{self.size}.seed{self.seed}"
+        blocks = f".blocks{self.blocks}" if self.blocks else ""
+        return f"{task}.{self.family}.{self.size}{blocks}.seed{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True)

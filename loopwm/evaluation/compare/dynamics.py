@@ -143,7 +143,7 @@ class Measured:
         """
         real = self._real(episodes, max(self.protocol.steps))
         seen = self.scale.observation(real.observation)
-        predicted = np.asarray(_predicted(self.model, seen[:, 0], real.action))
+        predicted = _rolled(self.model, seen, real)
         if not np.all(np.isfinite(predicted[real.valid])):
             raise Diverged("Some predictions are not finite.")
         return open_loop_measures(
@@ -166,7 +166,7 @@ class Measured:
             # A drawn depth is an array, so that all of them are one program.
             rule = SampledDepth(depth=jnp.asarray(depth), max_depth=limit)
             rolled = OpenLoopWorldModel(model, rule)
-            predicted = np.asarray(_predicted(rolled, seen[:, 0], real.action))
+            predicted = _rolled(rolled, seen, real)
             found[str(depth)] = nrmse_at(predicted, seen[:, 1:], real.valid, _CURVE_STEP)
         return found
 
@@ -201,9 +201,17 @@ _build = eqx.filter_jit(  # pyright: ignore[reportCallIssue] -- passes on what j
 
 @eqx.filter_jit
 def _predicted(
-    model: WithOutcome | OpenLoopWorldModel, observation: np.ndarray, action: np.ndarray
+    model: WithOutcome | OpenLoopWorldModel, observation: jax.Array, action: jax.Array
 ) -> jax.Array:
-    return predict(model, jnp.asarray(observation), jnp.asarray(action), Decoding.EACH_STEP)
+    return predict(model, observation, action, Decoding.EACH_STEP)
+
+
+def _rolled(
+    model: WithOutcome | OpenLoopWorldModel, seen: np.ndarray, real: Sequences
+) -> np.ndarray:
+    """Predictions of every step of sequences, from their first normalised observation."""
+    first, action = jnp.asarray(seen[:, 0], jnp.float32), jnp.asarray(real.action)
+    return np.asarray(_predicted(model, first, action))
 
 
 def measure_dynamics(

@@ -39,8 +39,34 @@ class Family:
         return at_size(self.shapes[shape], sizes, parameters)
 
 
+def build_blocks(family: str, blocks: int, sizes: Sizes, parameters: int) -> WorldModelBuilder:
+    """A looped model of so many loops, or an unshared stack of so many blocks, of one width.
+
+    The width is that at which the looped model has the wanted number of parameters.
+
+    Args:
+        family: looped or unshared.
+        blocks: loops or different blocks, at least 1.
+        sizes: sizes of observation and action vectors.
+        parameters: parameters of the looped model.
+
+    Raises:
+        UsageError: the looped model cannot be built at that size.
+    """
+    looped = FAMILIES[OURS].build(0, sizes, parameters)
+    assert isinstance(looped, LoopedConfig)
+    if family == OURS:
+        return dataclasses.replace(looped, depth=blocks)
+    assert family == STACK
+    return UnsharedConfig(
+        latent=looped.latent, hidden=looped.hidden, blocks=blocks, core=looped.core
+    )
+
+
 OURS = "looped"
 """The family that all others are compared with."""
+STACK = "unshared"
+"""The family whose blocks a recurrence is counted in."""
 
 FAMILIES: dict[str, Family] = {
     "looped": Family("looped world model", (LoopedConfig(depth=4), LoopedConfig(depth=8))),

@@ -153,6 +153,8 @@ def depth_figure(records: Sequence[Record], theme: Theme) -> Figure | None:
     """
     lines: dict[tuple[str, int], dict[int, list[float]]] = {}
     for record in records:
+        if record.cell.blocks:
+            continue
         for depth, error in record.measures.get("curve", {}).items():
             if error is not None:
                 line = lines.setdefault((record.cell.task, record.cell.size), {})

@@ -44,6 +44,9 @@ class DynamicsProtocol:
     """Imagined steps after which the error is given."""
     sequences: int = 512
     """Test sequences at most."""
+    recurrences: tuple[int, ...] = (1, 2, 4, 8)
+    """Loops and different blocks that φ is fitted to, at the middle size; none without both
+    families."""
     search: Search = Search()
     """The search of every family."""
 
@@ -65,6 +68,8 @@ class ControlProtocol:
     """Preset of `loopwm train` that everything but model and learning rate is taken from."""
     depths: tuple[int, ...] = (1, 2, 4, 8)
     """Loops that a trained looped agent is evaluated with."""
+    recurrences: tuple[int, ...] = ()
+    """Loops and different blocks that φ is fitted to."""
     samples: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Samples of the planner in that evaluation, as shares of the preset's."""
     search: Search = Search(rates=(3e-4, 1e-3, 3e-3), shapes=1)

@@ -62,6 +62,7 @@ SUITES: dict[str, Suite] = {
                 batch_size=32,
                 horizon=5,
                 sequences=64,
+                recurrences=(),
                 search=Search(rates=(3e-3,), shapes=1),
             ),
         ),

@@ -9,7 +9,7 @@ from loopwm.evaluation.compare.analysis import Analysis
 from loopwm.evaluation.compare.cells import Record, Status, plain
 from loopwm.evaluation.compare.verdict import losses, verdict, word
 
-_FIRST = ("suite", "task", "family", "size", "seed", "status", "sentence")
+_FIRST = ("suite", "task", "family", "size", "seed", "blocks", "status", "sentence")
 
 
 def cells_csv(records: Sequence[Record]) -> str:
@@ -32,6 +32,7 @@ def _row(record: Record) -> dict[str, Any]:
         "family": cell.family,
         "size": cell.size,
         "seed": cell.seed,
+        "blocks": cell.blocks or "",
         "status": record.status.value,
         "sentence": record.sentence or "",
     }
@@ -69,6 +70,7 @@ def summarise(analysis: Analysis, report: str) -> dict[str, Any]:
             "ratios": [
                 {**scoped.content(), "needs": word(scoped.ratio)} for scoped in analysis.ratios
             ],
+            "recurrence": {task: worth.content() for task, worth in analysis.worths.items()},
             "lost": losses(analysis),
             "verdict": verdict(analysis),
             "report": report,

@@ -48,6 +48,7 @@ def verdict(analysis: Analysis) -> str:
         )
     sentences += _ratio_sentences(analysis)
     sentences += _versus_sentences(analysis.versus)
+    sentences += worth_sentences(analysis)
     if suite.seeds < ENOUGH_SEEDS:
         sentences.append(
             f"With {suite.seeds} seed(s), fewer than {ENOUGH_SEEDS}, intervals are too rough to "
@@ -113,6 +114,28 @@ def _versus_sentences(versus: list[Versus]) -> list[str]:
         f"At equal size it does better in {better}, worse in {worse}, and is not told apart in "
         f"{len(versus) - better - worse} of {len(versus)} comparisons by task and size."
     ]
+
+
+def worth_sentences(analysis: Analysis) -> list[str]:
+    """What a recurrence is worth in different blocks, a sentence a task."""
+    found = []
+    for task, worth in analysis.worths.items():
+        low, high = worth.phi.low, worth.phi.high
+        spread = "one seed, so no interval"
+        if low is not None and high is not None:
+            spread = f"95 % interval {low:.2f} to {high:.2f}"
+        bounds = ""
+        if worth.limited:
+            counts = ", ".join(map(str, worth.limited))
+            bounds = (
+                f"; the error of {counts} loops lies outside what the stacks reach, so that φ "
+                "rests on a bound"
+            )
+        found.append(
+            f"On {task} r loops are worth r^φ different blocks of the same width with φ = "
+            f"{worth.phi.estimate:.2f} ({spread}){bounds}."
+        )
+    return found
 
 
 def losses(analysis: Analysis) -> list[str]:

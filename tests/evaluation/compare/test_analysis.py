@@ -122,6 +122,24 @@ def test_returns_are_better_when_higher():
     assert "At equal return (within 5 %)" in verdict(analysis)
 
 
+def test_recurrence_is_fitted_to_its_own_cells():
+    suite = suite_of(tasks=("Pendulum-v1",), families=("looped", "unshared"), sizes=(4_000,))
+    rng, scales = np.random.default_rng(0), {"looped": 1.0, "unshared": 1.0}
+    records = power_law(suite, scales, 0.0, rng)
+    assert Analysis(suite, records).worths == {}
+    for family, power in (("looped", 0.46), ("unshared", 1.0)):
+        for blocks in (1, 2, 4, 8):
+            for seed in range(5):
+                cell = Cell(suite.name, "Pendulum-v1", family, 4_000, seed, blocks)
+                records.append(record_of(cell, blocks**-power * np.exp(0.01 * rng.normal())))
+    analysis = Analysis(suite, records)
+    assert analysis.worths["Pendulum-v1"].phi.estimate == pytest.approx(0.46, abs=0.02)
+    assert "r^φ different blocks of the same width with φ = 0.4" in verdict(analysis)
+    # They take no part in anything else.
+    assert len(analysis.places) == 2
+    assert all(len(place.values) == 5 for place in analysis.places)
+
+
 def test_every_cell_is_in_the_table():
     suite = suite_of(tasks=("Pendulum-v1",), sizes=(4_000,), seeds=2)
     records = power_law(suite, {"looped": 1.0, "gru": 1.0}, 0.0, np.random.default_rng(0))
