@@ -131,7 +131,7 @@ def _play(agent: PlanningAgent, env: str, episodes: int) -> EvaluationResult:
 
 def _trade(
     agent: PlanningAgent, config: RunConfig, env: str, protocol: ControlProtocol
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Return by loops and by the planner's samples; empty for models without loops."""
     if not isinstance(agent.world_model, EveryDepth):
         return []
@@ -161,7 +161,10 @@ def _trade(
 
 
 def _with_samples(planner: PlannerBuilder, share: float) -> PlannerBuilder:
-    """The planner with a share of its population, at least its elites."""
-    population, elites = getattr(planner, "population"), getattr(planner, "elites")  # noqa: B009
-    fewer = max(elites, round(share * population))
+    """The planner with a share of its population, no less than elites and proposals allow."""
+    population, least = (
+        getattr(planner, "population"),  # noqa: B009 -- not every planner has one
+        max(getattr(planner, "elites"), getattr(planner, "proposals") + 1),  # noqa: B009
+    )
+    fewer = max(least, round(share * population))
     return dataclasses.replace(planner, population=fewer)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -122,3 +122,9 @@ def test_one_core_keeps_other_flags(monkeypatch):
     assert flags.startswith("--xla_dump_to=x ") and "intra_op_parallelism_threads=1" in flags
     monkeypatch.setenv("XLA_FLAGS", flags)
     assert backends.one_core()["XLA_FLAGS"] == flags
+
+
+@pytest.mark.slow
+def test_debug_suite_of_all_families_in_processes(tmp_path):
+    summary = compare("debug", out=tmp_path / "out", backend=LocalBackend(2))
+    assert summary["cells"] == {"done": 18}
