@@ -52,6 +52,8 @@ def run_cells(
                 jobs.append(_job(request, folder, cell, Choice(**choice)))
             else:
                 records[cell] = kept
+    # First seeds first: the others of a place then find its programs compiled.
+    jobs.sort(key=lambda job: job.cell.seed)
     say(f"{len(records)} cells are there already or have no model; {len(jobs)} are to be run.")
     for number, (job, result) in enumerate(backend.run(jobs), start=1):
         cell = job.cell
