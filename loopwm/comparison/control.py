@@ -59,8 +59,12 @@ def measure_control(
         played = _play(agent, cell.task, protocol.episodes)
         action = Spaces.of_source(cell.task).action.size
         learner, collection = config.learner, config.collection
-        updates = max(0, config.steps - collection.random_steps) * collection.updates_per_step
-        predictions = updates * learner.batch_size * (learner.sequence + learner.imagination)
+        ratio = collection.updates_per_step
+        assert ratio is not None, "a run's folder holds what its session filled in"
+        # Updates for the random steps are made up for when learning begins.
+        predictions = (
+            ratio * config.steps * learner.batch_size * (learner.sequence + learner.imagination)
+        )
         return {
             "return": float(np.mean(played.returns)),
             "returns": list(played.returns),

@@ -27,12 +27,16 @@ class WithOutcome(AbstractOpenLoop):
         z = self.model.encode(observation[: self.size])
         return jnp.concatenate([z, z, jnp.zeros(self.action)])
 
+    def bind(self, action: Float[Array, " action"]) -> Float[Array, " action"]:
+        """u itself: a transition of a world model takes z and u together."""
+        return action
+
     def advance(
-        self, z: Float[Array, " state"], action: Float[Array, " action"]
+        self, z: Float[Array, " state"], bound: Float[Array, " action"]
     ) -> Float[Array, " state"]:
         """[z', z, u]."""
         now = z[: self.model.latent]
-        return jnp.concatenate([self.model.transition(now, action).value, now, action])
+        return jnp.concatenate([self.model.transition(now, bound).value, now, bound])
 
     def decode(self, z: Float[Array, " state"]) -> Float[Array, " joined"]:
         """Observation of z', reward, and logit of the continuation."""
