@@ -5,6 +5,8 @@
     python docs/results/agents.py both [ENV ...]    # side by side, a core each, swapped by seed
     python docs/results/agents.py table
 
+PEERS_PYTHON names the Python that has stable-baselines3, where it is another one than ours.
+
 Every run has a core of its own; finished ones are kept in runs/agents and not repeated. Peers have
 the settings of RL Baselines3 Zoo, or SB3's defaults where the Zoo has none, and are evaluated like
 ours: 10 episodes on an environment of their own, whose time does not count. Every run stops when an
@@ -16,6 +18,7 @@ import concurrent.futures
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import statistics
 import subprocess
@@ -178,7 +181,10 @@ def run_peer(env: str, seed: int, core: int) -> None:
     """A peer in a process of its own."""
     out = ROOT / "peers" / f"{env}-{seed}.json"
     if not out.exists():
-        words = [sys.executable, __file__, "peer-once", env, "--seed", str(seed)]
+        # tensorboardX imports torch where it is installed, which a bare machine does not have: to
+        # time ours, peers may live in an environment of their own.
+        python = os.environ.get("PEERS_PYTHON", sys.executable)
+        words = [python, __file__, "peer-once", env, "--seed", str(seed)]
         subprocess.run(on_core(core, words), env=environment(), check=True)
 
 
