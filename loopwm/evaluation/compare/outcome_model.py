@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from loopwm.models import AbstractWorldModel, AuxiliaryLoss
-from loopwm.training.open_loop import AbstractOpenLoop
+from loopwm.models import AbstractWorldModel
+from loopwm.training.open_loop import AbstractOpenLoop, OpenLoopWorldModel
 
 
 class WithOutcome(AbstractOpenLoop):
@@ -60,9 +60,8 @@ class WithOutcome(AbstractOpenLoop):
         key: PRNGKeyArray,
     ) -> Float[Array, ""]:
         """The model's own loss term, scalar; 0 for a model without one."""
-        if not isinstance(self.model, AuxiliaryLoss):
-            return jnp.zeros(())
-        return self.model.auxiliary(observation[:, : self.size], action, valid, key=key)
+        inside = OpenLoopWorldModel(self.model)
+        return inside.auxiliary(observation[:, : self.size], action, valid, key=key)
 
 
 def outcome_loss(found: Float[Array, " joined"], seen: Float[Array, " joined"]) -> Float[Array, ""]:
