@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import time
 from typing import Any
 
 import equinox as eqx
@@ -101,12 +100,11 @@ class Measured:
         key_model, key_train = jax.random.split(jax.random.key(seed))
         model = _build(builder, sizes, key=key_model)
         fresh = WithOutcome(model, sizes.observation, sizes.action)
-        began = time.perf_counter()
         trained = train_open_loop(
             fresh, self._trajectories(), self._config(rate), outcome_loss, key=key_train
         )
-        self.seconds = time.perf_counter() - began
-        self.loss, self.cpu_seconds = trained.loss, trained.cpu_seconds
+        self.seconds, self.cpu_seconds = trained.wall_seconds, trained.cpu_seconds
+        self.loss = trained.loss
         if not math.isfinite(trained.loss):
             raise Diverged(f"The loss is {trained.loss} after {updates} updates.")
         assert isinstance(trained.model, WithOutcome)
