@@ -10,7 +10,8 @@ from comparisons import small_debug
 from loopwm.comparison import InlineBackend, Job, LocalBackend, backends, compare, jobs
 from loopwm.comparison.jobs import Choice, best, perform
 from loopwm.errors import RunFailure
-from loopwm.evaluation.compare import SUITES, Cell, Diverged, Search
+from loopwm.evaluation.compare import SUITES, Cell, Diverged, Search, dynamics
+from loopwm.training import Trained
 
 CELL = Cell("debug", "Pendulum-v1", "single_pass", 1_500, 0)
 CHOICE = Choice(0, 1e-3)
@@ -128,3 +129,12 @@ def test_one_core_keeps_other_flags(monkeypatch):
 def test_debug_suite_of_all_families_in_processes(tmp_path):
     summary = compare("debug", out=tmp_path / "out", backend=LocalBackend(2))
     assert summary["cells"] == {"done": 18}
+
+
+def test_seconds_of_a_training_leave_out_its_compilation(tmp_path, monkeypatch, compile_cache):
+    def train(model, data, config, loss, *, key):
+        return Trained(model, 0.5, cpu_seconds=3.0, wall_seconds=4.0)
+
+    monkeypatch.setattr(dynamics, "train_open_loop", train)
+    found = perform(job_of(tmp_path))["measures"]
+    assert (found["cpu_seconds_training"], found["seconds_training"]) == (3.0, 4.0)
