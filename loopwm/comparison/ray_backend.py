@@ -8,6 +8,7 @@ from typing import Any
 from loopwm.comparison.backends import AbstractBackend, lost, one_core
 from loopwm.comparison.jobs import Job, perform
 from loopwm.errors import UsageError
+from loopwm.run import enable_compile_cache
 
 
 class RayBackend(AbstractBackend):
@@ -38,7 +39,7 @@ class RayBackend(AbstractBackend):
             names = ("XLA_FLAGS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
             variables = {name: one_core()[name] for name in names}
             ray.init(address=os.environ.get("RAY_ADDRESS"), runtime_env={"env_vars": variables})
-        task = ray.remote(num_cpus=1, max_calls=1, max_retries=0)(perform)
+        task = ray.remote(num_cpus=1, max_calls=1, max_retries=0)(_perform_in_task)
         pending = {task.remote(job): job for job in jobs}
         while pending:
             (done, *_), _ = ray.wait(list(pending), num_returns=1)
@@ -48,3 +49,8 @@ class RayBackend(AbstractBackend):
             except ray.exceptions.RayError as error:
                 result = lost(job, 1, str(error))
             yield job, result
+
+
+def _perform_in_task(job: Job) -> dict[str, Any]:
+    enable_compile_cache()  # cells that differ in their seed alone are one program
+    return perform(job)
