@@ -28,12 +28,14 @@ def compare(
         suite: dynamics (open-loop error), control (return), or debug (that everything works).
         models: families (default: all): looped, latent_mlp, gru, rssm, transformer, ensemble,
             unshared, single_pass, width_matched.
-        tasks: some of the suite's environments (default: all).
+        tasks: some of the suite's environments (default: all), or other Gymnasium ids.
         sizes: parameters of the world models (default: the suite's).
         seeds: number of seeds, from 0 on (default: 5; debug 2).
-        out: folder (default: runs/compare-SUITE); what is finished there is kept.
+        out: folder (default: runs/compare-SUITE, with --quick runs/compare-SUITE-quick); what is
+            finished there is kept.
         jobs: processes side by side.
-        quick: a tenth of data and updates, and a smaller search.
+        quick: a tenth of the data and updates (control: a fifth of the env steps), and a smaller
+            search.
         backend: local, processes on this machine, or ray, a Ray cluster.
         as_json: print summary.json instead of the verdict.
     """

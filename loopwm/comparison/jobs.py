@@ -11,7 +11,7 @@ from loopwm.evaluation.compare.dynamics import measure_dynamics, try_dynamics
 from loopwm.evaluation.compare.families import FAMILIES, build_blocks
 from loopwm.evaluation.compare.logged import load_or_log
 from loopwm.evaluation.compare.protocol import DynamicsProtocol, Protocol
-from loopwm.evaluation.compare.tasks import TASKS
+from loopwm.evaluation.compare.tasks import find_task
 from loopwm.models import Sizes
 from loopwm.models.world_model import WorldModelBuilder
 
@@ -54,7 +54,7 @@ def measure(job: Job, choice: Choice) -> dict[str, Any]:
     cell, protocol = job.cell, job.protocol
     try:
         if isinstance(protocol, DynamicsProtocol):
-            episodes = load_or_log(job.data, TASKS[cell.task], protocol, seed=cell.seed)
+            episodes = load_or_log(job.data, find_task(cell.task), protocol, seed=cell.seed)
             builder = _builder(cell, choice.shape)
             found = measure_dynamics(builder, episodes, protocol, rate=choice.rate, seed=cell.seed)
         else:
@@ -104,7 +104,7 @@ def _score(job: Job, choice: Choice) -> float:
     cell, protocol = job.cell, job.protocol
     builder = _builder(cell, choice.shape)
     if isinstance(protocol, DynamicsProtocol):
-        episodes = load_or_log(job.data, TASKS[cell.task], protocol, seed=cell.seed)
+        episodes = load_or_log(job.data, find_task(cell.task), protocol, seed=cell.seed)
         return try_dynamics(builder, episodes, protocol, rate=choice.rate)
     return try_control(builder, cell, protocol, rate=choice.rate)
 
@@ -115,7 +115,7 @@ def sizes_of(task: str) -> Sizes:
     Raises:
         UsageError: the environment cannot be made here.
     """
-    spaces = Spaces.of_source(TASKS[task].env)
+    spaces = Spaces.of_source(find_task(task).env)
     return Sizes(spaces.observation.size, spaces.action.size)
 
 

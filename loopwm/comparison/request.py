@@ -7,7 +7,7 @@ from typing import Any
 
 from loopwm import settings
 from loopwm.comparison.jobs import sizes_of
-from loopwm.errors import UsageError
+from loopwm.errors import UsageError, as_clause
 from loopwm.evaluation.compare.cells import Cell, Record, Status, fingerprint
 from loopwm.evaluation.compare.families import FAMILIES, OURS, STACK, check_families
 from loopwm.evaluation.compare.suites import Suite, find_suite
@@ -51,12 +51,10 @@ class Request:
                 raise UsageError(f"No family is given; give some of {', '.join(FAMILIES)}.")
         if tasks is not None:
             for task in tasks:
-                if task not in found.tasks:
-                    raise UsageError(
-                        f"Suite {suite} has no task '{task}'; give some of "
-                        f"{', '.join(found.tasks)}."
-                    )
+                _check_task(task, found)
             chosen["tasks"] = tuple(dict.fromkeys(tasks))
+            if not chosen["tasks"]:
+                raise UsageError(f"No task is given; give some of {', '.join(found.tasks)}.")
         if sizes is not None:
             for size in sizes:
                 if size < 1:
@@ -155,6 +153,19 @@ class Request:
     def missing(self, place: Place, status: Status, why: str) -> list[Record]:
         """Records of the cells of a place without any."""
         return [Record(cell, status, "", sentence=why) for cell in self.cells(place)]
+
+
+def _check_task(task: str, suite: Suite) -> None:
+    """Raises UsageError for a task that is neither the suite's nor an environment made here."""
+    if task in suite.tasks:
+        return
+    try:
+        sizes_of(task)
+    except UsageError as error:
+        raise UsageError(
+            f"Suite {suite.name} has no task '{task}': {as_clause(error)}; its own are "
+            f"{', '.join(suite.tasks)}."
+        ) from error
 
 
 def _unbuildable(place: Place, sizes: Sizes) -> str | None:

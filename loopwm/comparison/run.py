@@ -152,13 +152,15 @@ def compare(
 
     Args:
         suite: dynamics, control or debug.
-        tasks: some of the suite's tasks.
+        tasks: some of the suite's tasks, or other Gymnasium ids.
         families: some of the families.
         sizes: parameters of the world models.
         seeds: seeds 0 … seeds − 1.
-        out: the folder; runs/compare-SUITE when left out. Finished cells in it are kept.
+        out: the folder; runs/compare-SUITE (with quick runs/compare-SUITE-quick) when left out.
+            Finished cells in it are kept.
         jobs: processes side by side.
-        quick: a tenth of data and updates, and a smaller search.
+        quick: a tenth of the data and updates (control: a fifth of the env steps), and a smaller
+            search.
         backend: does the jobs; processes on this machine when left out.
         say: told what happens, a sentence or line at a time.
 

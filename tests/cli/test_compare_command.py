@@ -44,7 +44,7 @@ def test_verdict_and_report_are_named(counting, tmp_path, capsys):
     [
         (["nothing"], "no suite 'nothing'"),
         (["debug", "--models", "mlp"], "no family 'mlp'"),
-        (["debug", "--tasks", "Acrobot-v1"], "no task 'Acrobot-v1'"),
+        (["debug", "--tasks", "Acrobat-v1"], "no task 'Acrobat-v1'"),
         (["debug", "--sizes", "-5"], "--sizes has -5"),
         (["debug", "--sizes", "2"], "No family can be built"),
         (["debug", "--seeds", "0"], "--seeds is 0"),

@@ -173,6 +173,8 @@ def test_tasks_that_cannot_be_made_are_recorded(run, monkeypatch):
         ({"families": ["mlp"]}, "no family 'mlp'"),
         ({"families": []}, "No family"),
         ({"tasks": ["Pong-v5"]}, "no task 'Pong-v5'"),
+        ({"tasks": ["nowhere:Own-v0"]}, "no task 'nowhere:Own-v0'"),
+        ({"tasks": []}, "No task is given"),
         ({"sizes": [0]}, "--sizes has 0"),
         ({"sizes": [1]}, "No family can be built with 1 parameters"),
         ({"seeds": 0}, "--seeds is 0"),
@@ -185,6 +187,19 @@ def test_requests_that_make_no_sense(run, tmp_path, assert_helpful, changes, sai
         run(**changes)
     assert_helpful(raised)
     assert not (tmp_path / "out").exists()
+
+
+def test_environments_of_ones_own_are_tasks_too(run, tmp_path):
+    own = "MountainCarContinuous-v0"
+    summary, backend, _ = run(tasks=["Pendulum-v1", own], seeds=1, sizes=[4_000, 8_000])
+    assert {name.split(".")[0] for name in backend.cells} == {"Pendulum-v1", own}
+    assert {ratio["scope"] for ratio in summary["ratios"]} == {
+        "all",
+        "classic control",
+        "other",
+        "Pendulum-v1",
+        own,
+    }
 
 
 def test_unknown_suites_and_other_settings_are_refused(run, tmp_path, assert_helpful):

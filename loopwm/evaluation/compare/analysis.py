@@ -13,7 +13,7 @@ from loopwm.evaluation.compare.fronts import Point, Ratio, iso_ratio
 from loopwm.evaluation.compare.recurrence import Worth, fit_worth
 from loopwm.evaluation.compare.statistics import Interval, bootstrap, iqm, iqm_interval
 from loopwm.evaluation.compare.suites import Suite
-from loopwm.evaluation.compare.tasks import TASKS
+from loopwm.evaluation.compare.tasks import find_task
 
 DIVERGED_ERROR = 10.0
 """What a diverged cell counts as: ten times the error of predicting the mean."""
@@ -208,11 +208,11 @@ class Analysis:
         ]
 
     def _ratios(self) -> list[Scoped]:
-        kinds = list(dict.fromkeys(TASKS[task].kind for task in self.suite.tasks))
+        kinds = list(dict.fromkeys(find_task(task).kind for task in self.suite.tasks))
         scopes: list[tuple[str, tuple[str, ...]]] = [("all", self.suite.tasks)]
         if len(kinds) > 1:
             scopes += [
-                (kind.value, tuple(t for t in self.suite.tasks if TASKS[t].kind is kind))
+                (kind.value, tuple(t for t in self.suite.tasks if find_task(t).kind is kind))
                 for kind in kinds
             ]
         if len(self.suite.tasks) > 1:

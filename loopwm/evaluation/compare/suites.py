@@ -75,7 +75,8 @@ def find_suite(name: str, *, quick: bool = False) -> Suite:
 
     Args:
         name: its name.
-        quick: a tenth of the data and updates, and a search of one shape and two rates.
+        quick: a tenth of the data and updates (control: a fifth of the env steps), and a search of
+            one shape and two rates.
 
     Raises:
         UsageError: there is no such suite.

@@ -13,6 +13,7 @@ class Kind(enum.StrEnum):
     CLASSIC = "classic control"
     MUJOCO = "MuJoCo"
     KNOWN_DEPTH = "known depth"
+    OTHER = "other"
 
 
 Driver = Callable[[np.ndarray], int]
@@ -61,3 +62,8 @@ TASKS: dict[str, Task] = {
         Task("loopwm/NLinkPendulum-v0", Kind.KNOWN_DEPTH),
     )
 }
+
+
+def find_task(name: str) -> Task:
+    """The task of that name; any other Gymnasium id is a task too, without a hand-written rule."""
+    return TASKS.get(name) or Task(name, Kind.OTHER)

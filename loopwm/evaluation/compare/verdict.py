@@ -98,6 +98,11 @@ def _ratio_sentences(analysis: Analysis) -> list[str]:
             "Where a ratio is a bound, one family did not come down to what the smallest model of "
             "the other reaches (not reached within these sizes)."
         )
+    smallest, largest = min(analysis.suite.sizes), max(analysis.suite.sizes)
+    found.append(
+        f"The sizes are a factor of {largest / smallest:.3g} apart, so that a larger ratio would "
+        "not be seen."
+    )
     return found
 
 
