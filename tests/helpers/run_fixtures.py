@@ -66,13 +66,11 @@ def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.
             "jax_enable_compilation_cache",
             "jax_compilation_cache_dir",
             "jax_persistent_cache_min_compile_time_secs",
-            "jax_disable_most_optimizations",
         )
     }
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     compilation_cache.reset_cache()  # JAX decides once a process whether there is a cache
     yield folder
     for name, value in before.items():
@@ -129,7 +127,6 @@ def subprocess_environment(compile_cache: pathlib.Path) -> dict[str, str]:
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(compile_cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(HELPERS))),
     }
 
