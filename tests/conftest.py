@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 # Most of the time goes into compilation, and this halves it.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
