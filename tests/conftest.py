@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 # The environment variables reach the subprocesses that some tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-# Most of the time goes into compilation, and this halves it.
+# Most of the time goes into compilation, and this saves a third of it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import equinox as eqx  # noqa: E402

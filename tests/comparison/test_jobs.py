@@ -131,6 +131,14 @@ def test_debug_suite_of_all_families_in_processes(tmp_path):
     assert summary["cells"] == {"done": 18}
 
 
+def test_a_cell_of_an_environment_of_ones_own_is_logged_in_it(tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(jobs, "measure_dynamics", lambda _, data, *__, **___: logged.extend(data))
+    cell = Cell("debug", "MountainCarContinuous-v0", "single_pass", 1_500, 0)
+    assert perform(job_of(tmp_path, cell))["status"] == "done"
+    assert (logged[0].observation.shape[1], logged[0].action.shape[1]) == (2, 1)
+
+
 def test_seconds_of_a_training_leave_out_its_compilation(tmp_path, monkeypatch, compile_cache):
     def train(model, data, config, loss, *, key):
         return Trained(model, 0.5, cpu_seconds=3.0, wall_seconds=4.0)

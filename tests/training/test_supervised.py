@@ -24,7 +24,7 @@ from loopwm.training import (
     predict,
     train_open_loop,
 )
-from loopwm.training.supervised import open_loop_loss, roll
+from loopwm.training.supervised import _rates, open_loop_loss, roll
 
 
 class Adding(AbstractOpenLoop):
@@ -107,6 +107,26 @@ def test_training_finds_the_gain(decoding):
     assert float(trained.model.gain) == pytest.approx(0.7, abs=0.05)
     assert float(fresh.gain) == 0.0
     assert trained.cpu_seconds > 0.0 and np.isfinite(trained.loss)
+
+
+def test_trainings_that_differ_in_rate_and_length_are_one_program(compile_cache):
+    data = Trajectories(jnp.zeros((4, 4, 1)), jnp.ones((4, 3, 1)))
+    config = SupervisedConfig(horizon=DeferredConfig(steps=3), batch_size=2, updates=2)
+    compiled = []
+    for changes in ({}, {"learning_rate": 1e-3, "updates": 5}, {"gradient_clip": 0.5}):
+        given = dataclasses.replace(config, **changes)
+        fresh = Adding(jnp.asarray(0.0))
+        train_open_loop(fresh, data, given, difference, key=jax.random.key(len(compiled)))
+        compiled.append({path.name for path in compile_cache.glob("jit_update-*-cache")})
+    assert compiled[0] and compiled[1] == compiled[0] and compiled[2] > compiled[0]
+
+
+def test_the_rate_warms_up_and_decays():
+    rates = _rates(SupervisedConfig(updates=150, learning_rate=1e-2))
+    assert rates[[0, 25, 50]] == pytest.approx([0.0, 5e-3, 1e-2])
+    # Half of the way between the largest and 2 % of it, and nearly there.
+    assert rates[100] == pytest.approx(5.1e-3, rel=0.05)
+    assert 2e-4 <= rates[-1] < 3e-4
 
 
 def grid(key):

@@ -48,6 +48,7 @@ def test_verdict_says_what_the_errors_are(scale, said):
     assert word(overall.ratio) == said
     assert (f"needs {said} parameters than the GRU" in text) == (said != UNCLEAR)
     assert ("is not told apart from that of the GRU" in text) == (said == UNCLEAR)
+    assert "a factor of 16 apart" in text
     assert "2 task(s)" in text and "5 seed(s)" in text and "60 done" in text
     assert "too rough" not in text
 
