@@ -1,7 +1,7 @@
 """From records of cells to points, intervals and ratios."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,13 @@ from loopwm.evaluation.compare.cells import Record, Status
 from loopwm.evaluation.compare.families import OURS, STACK
 from loopwm.evaluation.compare.fronts import Point, Ratio, iso_ratio
 from loopwm.evaluation.compare.recurrence import Worth, fit_worth
-from loopwm.evaluation.compare.statistics import Interval, bootstrap, iqm, iqm_interval
+from loopwm.evaluation.compare.statistics import (
+    Interval,
+    aligned,
+    iqm,
+    iqm_interval,
+    paired_bootstrap,
+)
 from loopwm.evaluation.compare.suites import Suite
 from loopwm.evaluation.compare.tasks import find_task
 
@@ -28,14 +34,19 @@ class Place:
     task: str
     family: str
     size: int
-    values: Float[np.ndarray, " seeds"]
-    """Error, or return, of each seed; a diverged one counts as in `DIVERGED_ERROR`, or as the
-    lowest return of the task."""
+    by_seed: Mapping[int, float]
+    """Error, or return, by seed; a diverged one counts as in `DIVERGED_ERROR`, or as the lowest
+    return of the task."""
     interval: Interval
     """Interquartile mean of the values."""
     costs: dict[str, float]
     """Medians over the seeds that were measured: params, params_core, flops_transition,
     us_transition, flops_training, seconds_training, peak_memory_mb, loops."""
+
+    @property
+    def values(self) -> Float[np.ndarray, " seeds"]:
+        """What the seeds reached."""
+        return np.array(list(self.by_seed.values()), np.float64)
 
     def content(self) -> dict[str, Any]:
         """As plain data."""
@@ -43,7 +54,7 @@ class Place:
             "task": self.task,
             "family": self.family,
             "size": self.size,
-            "seeds": len(self.values),
+            "seeds": len(self.by_seed),
             **self.interval.content(),
             **self.costs,
         }
@@ -143,18 +154,20 @@ class Analysis:
                         and not record.cell.blocks
                     ]
                     done = [record for record in here if self._value(record) is not None]
-                    lost = sum(record.status is Status.DIVERGED for record in here)
                     if not done or worst is None:
                         continue
-                    values = [self._value(record) for record in done] + [worst] * lost
+                    values = {
+                        record.cell.seed: value
+                        for record in here
+                        if (value := self._counted(record, worst)) is not None
+                    }
                     costs = {
                         name: float(np.median([record.measures[name] for record in done]))
                         for name in _COSTS
                         if all(record.measures.get(name) is not None for record in done)
                     }
-                    array = np.asarray(values, np.float64)
-                    interval = iqm_interval([array])
-                    found.append(Place(task, family, size, array, interval, costs))
+                    interval = iqm_interval([np.array(list(values.values()))])
+                    found.append(Place(task, family, size, values, interval, costs))
         return found
 
     def _value(self, record: Record) -> float | None:
@@ -162,6 +175,10 @@ class Analysis:
         if not record.done:
             return None
         return record.measures.get("error" if self.errors else "return")
+
+    def _counted(self, record: Record, worst: float) -> float | None:
+        """Error or return of a cell, that of a diverged one as the worst; None without either."""
+        return worst if record.status is Status.DIVERGED else self._value(record)
 
     def _worst(self, task: str) -> float | None:
         """What a diverged cell of a task counts as."""
@@ -175,34 +192,30 @@ class Analysis:
         if ours is None or theirs.family == OURS:
             return None
         errors = self.errors
+        both = aligned([ours.by_seed, theirs.by_seed])
+        if not both.size:
+            return None
 
-        def statistic(mine: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
-            del axis
-            a, b = iqm(mine), iqm(other)
+        def statistic(drawn: np.ndarray) -> np.ndarray:
+            a, b = iqm(drawn)
             return np.asarray(b / np.maximum(a, 1e-12) if errors else a - b)
 
-        interval = bootstrap(statistic, [ours.values, theirs.values])
+        interval = paired_bootstrap(statistic, [both])
         neutral = 1.0 if errors else 0.0
         return Versus(theirs.task, theirs.family, theirs.size, interval, neutral)
 
     def _worth(self, task: str) -> Worth | None:
-        found: dict[str, dict[int, list[float]]] = {OURS: {}, STACK: {}}
+        found: dict[str, dict[int, dict[int, float]]] = {OURS: {}, STACK: {}}
         for record in self.records:
-            cell, value = record.cell, self._value(record)
+            cell, value = record.cell, self._counted(record, DIVERGED_ERROR)
             if cell.task == task and cell.blocks and value is not None:
-                found[cell.family].setdefault(cell.blocks, []).append(value)
-            elif cell.task == task and cell.blocks and record.status is Status.DIVERGED:
-                found[cell.family].setdefault(cell.blocks, []).append(DIVERGED_ERROR)
-        looped, stacks = (
-            {count: np.asarray(values) for count, values in found[family].items()}
-            for family in (OURS, STACK)
-        )
-        return fit_worth(looped, stacks)
+                found[cell.family].setdefault(cell.blocks, {})[cell.seed] = value
+        return fit_worth(found[OURS], found[STACK])
 
     def _points(self, task: str, family: str) -> list[Point]:
         sign = 1.0 if self.errors else -1.0
         return [
-            Point(place.costs["params"], sign * place.values)
+            Point(place.costs["params"], {seed: sign * v for seed, v in place.by_seed.items()})
             for place in self.places
             if (place.task, place.family) == (task, family)
         ]

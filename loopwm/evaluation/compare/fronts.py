@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from loopwm.evaluation.compare.statistics import bootstrap, iqm
+from loopwm.evaluation.compare.statistics import aligned, iqm, paired_bootstrap
 
 _OPEN = 1e6
 """Logarithm that stands for "nothing is known beyond": larger than any ratio's."""
@@ -19,8 +19,8 @@ class Point:
 
     params: float
     """Parameters of the world model that was built."""
-    values: Float[np.ndarray, " seeds"]
-    """What each seed reached; lower is better: see `lower_is_better`."""
+    values: Mapping[int, float]
+    """What was reached, by seed; lower is better."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,8 @@ def iso_ratio(
 
     A task's ratio is taken where the fronts of interquartile means reach the smallest value that
     both reach, by interpolation in log(parameters) and, for errors, log(error). Over several tasks
-    it is their geometric mean. Seeds are resampled by family, size and task.
+    it is their geometric mean. A task's seeds are resampled with all that was reached from them,
+    by both families at all sizes, and only seeds that all of these have count.
 
     Args:
         tasks: for each task our points and the other family's, at least two sizes each.
@@ -123,25 +124,30 @@ def iso_ratio(
         tolerance: share of the target that counts as equal (0.05: within 5 %).
 
     Returns:
-        The ratio; None where no task has two sizes of both.
+        The ratio; None where no task has two sizes of both with a seed in common.
     """
-    usable = [pair for pair in tasks if min(len(pair[0]), len(pair[1])) >= 2]
-    if not usable:
+    ordered, groups = [], []
+    for pair in tasks:
+        if min(len(pair[0]), len(pair[1])) < 2:
+            continue
+        fronts = tuple(sorted(points, key=lambda p: p.params) for points in pair)
+        group = aligned([point.values for points in fronts for point in points])
+        if group.size:
+            ordered.append(fronts)
+            groups.append(group)
+    if not groups:
         return None
-    ordered = [tuple(sorted(points, key=lambda p: p.params) for points in pair) for pair in usable]
-    strata = [point.values for pair in ordered for points in pair for point in points]
 
     def side(which: int):
-        def statistic(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-            del axis
-            middle = np.stack([iqm(values) for values in drawn])
-            flat = middle.reshape(len(drawn), -1)
+        def statistic(*drawn: np.ndarray) -> np.ndarray:
+            middle = np.concatenate([iqm(values) for values in drawn])
+            flat = middle.reshape(len(middle), -1)
             found = _mean_bounds(ordered, flat, logarithmic, tolerance)[which]
             return found.reshape(middle.shape[1:])
 
         return statistic
 
-    low, high = bootstrap(side(0), strata), bootstrap(side(1), strata)
+    low, high = paired_bootstrap(side(0), groups), paired_bootstrap(side(1), groups)
     estimate, bound = _estimate(low.estimate, high.estimate)
     return Ratio(
         low=None if low.low is None else _exp(low.low),
@@ -154,7 +160,7 @@ def iso_ratio(
 
 def _mean_bounds(
     ordered: Sequence[tuple[list[Point], ...]],
-    values: Float[np.ndarray, "strata resamples"],
+    values: Float[np.ndarray, "points resamples"],
     logarithmic: bool,
     tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray]:

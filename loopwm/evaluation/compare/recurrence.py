@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float
 
 from loopwm.evaluation.compare.fronts import reach
-from loopwm.evaluation.compare.statistics import Interval, bootstrap, iqm
+from loopwm.evaluation.compare.statistics import Interval, aligned, iqm, paired_bootstrap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Worth:
 
 
 def fit_worth(
-    looped: Mapping[int, Float[np.ndarray, " _"]],
-    stacks: Mapping[int, Float[np.ndarray, " _"]],
+    looped: Mapping[int, Mapping[int, float]],
+    stacks: Mapping[int, Mapping[int, float]],
 ) -> Worth | None:
     r"""Least squares of $\log B(r) = \varphi \log r$ through the origin, r ≥ 2.
 
@@ -40,11 +39,12 @@ def fit_worth(
     r loops do better than every stack it is the largest stack, where they do worse the smallest.
 
     Args:
-        looped: errors by number of loops.
-        stacks: errors by number of different blocks, of the same width.
+        looped: errors by number of loops and seed.
+        stacks: errors by number of different blocks, of the same width, and seed.
 
     Returns:
-        The fit with its interval; None without two stacks and a loop count above 1.
+        The fit with its interval, seeds resampled with all their errors; None without two stacks
+        and a loop count above 1, or without a seed that all of them have.
 
     Source: the form r^φ is that of 2604.21106.
     """
@@ -52,26 +52,27 @@ def fit_worth(
     blocks = sorted(stacks)
     if not counts or len(blocks) < 2:
         return None
+    errors = aligned([looped[r] for r in counts] + [stacks[b] for b in blocks])
+    if not errors.size:
+        return None
     log_blocks, log_counts = np.log(blocks), np.log(counts)
 
     def equivalents(middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        errors = np.log(np.maximum(middle, 1e-12))
-        front = np.minimum.accumulate(errors[len(counts) :], axis=0)
-        loops = errors[: len(counts)]
+        logs = np.log(np.maximum(middle, 1e-12))
+        front = np.minimum.accumulate(logs[len(counts) :], axis=0)
+        loops = logs[: len(counts)]
         found = [reach(log_blocks, front, np.maximum(row, front[-1])) for row in loops]
         worth, early = (np.stack(part) for part in zip(*found, strict=True))
         return worth, early | (loops < front[-1])
 
-    def phi(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        del axis
-        middle = np.stack([iqm(values) for values in drawn])
-        worth = equivalents(middle.reshape(len(drawn), -1))[0]
+    def phi(drawn: np.ndarray) -> np.ndarray:
+        middle = iqm(drawn)
+        worth = equivalents(middle.reshape(len(middle), -1))[0]
         return (log_counts @ worth / (log_counts @ log_counts)).reshape(middle.shape[1:])
 
-    strata = [looped[r] for r in counts] + [stacks[b] for b in blocks]
-    worth, limits = equivalents(np.array([[float(iqm(values))] for values in strata]))
+    worth, limits = equivalents(iqm(errors)[:, None])
     return Worth(
-        phi=bootstrap(phi, strata),
+        phi=paired_bootstrap(phi, [errors]),
         equivalent={r: float(np.exp(b)) for r, b in zip(counts, worth[:, 0], strict=True)},
         limited=tuple(r for r, limit in zip(counts, limits[:, 0], strict=True) if limit),
     )

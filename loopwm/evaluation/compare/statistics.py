@@ -1,11 +1,11 @@
-"""Interquartile means, stratified bootstrap intervals, performance profiles."""
+"""Interquartile means, bootstrap intervals with and without pairs, performance profiles."""
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from scipy import stats
 
 RESAMPLES = 2_000
@@ -13,7 +13,8 @@ RESAMPLES = 2_000
 CONFIDENCE = 0.95
 
 Statistic = Callable[..., np.ndarray | float]
-"""From one array a stratum, seeds on the last axis, to a number for each of the other axes."""
+"""From an array for each stratum or group, seeds on the last axis, to a number for each of the axes
+of resamples."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ def pooled_iqm(*strata: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def bootstrap(
-    statistic: Statistic, strata: Sequence[Float[np.ndarray, " _"]], *, seed: int = 0
+    statistic: Statistic, strata: Sequence[Num[np.ndarray, " _"]], *, seed: int = 0
 ) -> Interval:
     """An estimate with its stratified percentile bootstrap interval: seeds are drawn by stratum.
 
@@ -78,6 +79,45 @@ def bootstrap(
     return Interval(
         estimate, float(found.confidence_interval.low), float(found.confidence_interval.high)
     )
+
+
+def aligned(samples: Sequence[Mapping[int, float]]) -> Float[np.ndarray, "samples seeds"]:
+    """Values of the seeds that all samples have, seed by seed in the same column.
+
+    Args:
+        samples: what was reached, by seed.
+    """
+    seeds = sorted(set.intersection(*(set(sample) for sample in samples)))
+    return np.array([[sample[seed] for seed in seeds] for sample in samples], np.float64)
+
+
+def paired_bootstrap(
+    statistic: Statistic,
+    groups: Sequence[Float[np.ndarray, "_ _"]],
+    *,
+    seed: int = 0,
+) -> Interval:
+    """An estimate with its interval where seeds have something in common, such as their data.
+
+    A seed is drawn with all its samples, in each group on its own: what is common to a seed's
+    samples does not widen the interval of a comparison among them.
+
+    Args:
+        statistic: from one array a group, of shape (samples, *axes, seeds), to a number for each of
+            the axes.
+        groups: samples by seeds, a group for each task.
+        seed: seed of the resamples.
+
+    Returns:
+        The estimate and its interval; no interval where a group has fewer than two seeds.
+    """
+
+    def drawn(*columns: np.ndarray, axis: int = -1) -> np.ndarray | float:
+        del axis
+        chosen = (group[:, which] for group, which in zip(groups, columns, strict=True))
+        return statistic(*chosen)
+
+    return bootstrap(drawn, [np.arange(group.shape[1]) for group in groups], seed=seed)
 
 
 def iqm_interval(strata: Sequence[Float[np.ndarray, " _"]]) -> Interval:

@@ -99,6 +99,27 @@ def test_diverged_cells_count_as_a_large_error():
     assert len(place.values) == 5
 
 
+def test_a_seed_is_compared_with_itself():
+    suite = suite_of(tasks=("Pendulum-v1",), sizes=(4_000,))
+    hard = (1.0, 4.0, 0.5, 2.0, 0.2)
+    records = [
+        record_of(cell, hard[cell.seed] * (1.03 if cell.family == "gru" else 1.0))
+        for cell in (
+            Cell(suite.name, "Pendulum-v1", family, 4_000, seed)
+            for family in suite.families
+            # The order in which cells were finished says nothing.
+            for seed in (range(5) if family == "gru" else (3, 1, 4, 0, 2))
+        )
+    ]
+    (versus,) = Analysis(suite, records).versus
+    assert versus.better
+    found = versus.interval
+    np.testing.assert_allclose([found.low, found.estimate, found.high], 1.03)
+    # Nor does a seed that failed shift the others.
+    (versus,) = Analysis(suite, records[1:]).versus
+    np.testing.assert_allclose(versus.interval.estimate, 1.03)
+
+
 def test_returns_are_better_when_higher():
     control = dataclasses.replace(
         SUITES["control"], tasks=("Pendulum-v1",), families=("looped", "gru"), sizes=(1_000, 4_000)

@@ -8,12 +8,20 @@ from loopwm.evaluation.compare.fronts import Point, iso_ratio, log_ratio, reach
 SIZES = (1_000.0, 4_000.0, 16_000.0)
 
 
-def law(scale, *, sizes=SIZES, seeds=5, spread=0.0, rng=None):
-    """Points of error (N / scale)^−1/2: at equal error, scale times the parameters of scale 1."""
+def by_seed(values):
+    """Values of the seeds 0, 1, …"""
+    return dict(enumerate(map(float, values)))
+
+
+def law(scale, *, sizes=SIZES, seeds=5, spread=0.0, rng=None, common=0.0):
+    """Points of error (N / scale)^−1/2: at equal error, scale times the parameters of scale 1.
+
+    `common` is what the seeds have in common in all points, in logarithms.
+    """
     noise = np.zeros(seeds) if rng is None else rng.normal(size=(len(sizes), seeds))
-    noise = np.broadcast_to(noise, (len(sizes), seeds))
+    noise = np.broadcast_to(spread * noise + common, (len(sizes), seeds))
     return [
-        Point(size, (size / scale) ** -0.5 * np.exp(spread * row))
+        Point(size, by_seed((size / scale) ** -0.5 * np.exp(row)))
         for size, row in zip(sizes, noise, strict=True)
     ]
 
@@ -39,6 +47,33 @@ def test_interval_covers_the_scale_and_narrows_over_tasks(rng):
     assert many.high / many.low < one.high / one.low
 
 
+def test_what_seeds_have_in_common_does_not_widen_the_interval(rng):
+    # Data that are harder for one seed than for another, and models that agree on them.
+    common = np.log([1.0, 1.2, 1.5, 0.9, 1.1])
+    ours, theirs = (law(s, spread=0.01, rng=rng, common=common) for s in (1.0, 3.0))
+    paired = iso_ratio([(ours, theirs)], logarithmic=True)
+    assert paired is not None and paired.low is not None and paired.high is not None
+    assert paired.high / paired.low < 1.15
+    # The same errors as if every family had seeds of its own.
+    turned = [Point(p.params, {(s + 1) % 5: v for s, v in p.values.items()}) for p in theirs]
+    alone = iso_ratio([(ours, turned)], logarithmic=True)
+    assert alone is not None and alone.low is not None and alone.high is not None
+    assert alone.high / alone.low > 2.0
+    np.testing.assert_allclose(alone.estimate, paired.estimate)
+
+
+def test_only_seeds_that_all_have_count():
+    theirs = law(4.0)
+    # A seed that one size lacks, and one that nobody else has.
+    holed = {0: 1e3} | {s: v for s, v in theirs[0].values.items() if s > 0} | {7: 1e3}
+    ours = [Point(p.params, {s: v for s, v in p.values.items() if s > 0}) for p in law(1.0)]
+    ratio = iso_ratio([(ours, [Point(SIZES[0], holed), *theirs[1:]])], logarithmic=True)
+    assert ratio is not None
+    np.testing.assert_allclose([ratio.low, ratio.estimate, ratio.high], 4.0)
+    none = [Point(p.params, {9: 1.0}) for p in theirs]
+    assert iso_ratio([(ours, none)], logarithmic=True) is None
+
+
 def test_not_reached_is_a_bound():
     # All that the other family reaches is worse than our smallest model.
     ratio = iso_ratio([(law(1.0), law(400.0))], logarithmic=True)
@@ -59,20 +94,21 @@ def test_geometric_mean_over_tasks():
 
 
 def test_larger_models_that_are_worse_are_not_on_the_front():
-    worse = [*law(2.0), Point(64_000.0, np.full(5, 9.0))]
+    worse = [*law(2.0), Point(64_000.0, by_seed(np.full(5, 9.0)))]
     ratio = iso_ratio([(law(1.0), worse)], logarithmic=True)
     assert ratio is not None
     np.testing.assert_allclose(ratio.estimate, 2.0)
 
 
 def test_returns_are_interpolated_as_they_are():
-    ours = [Point(size, -np.full(5, r)) for size, r in zip(SIZES, (0.0, 50.0, 100.0), strict=True)]
+    reached = zip(SIZES, (0.0, 50.0, 100.0), strict=True)
+    ours = [Point(size, by_seed(-np.full(5, r))) for size, r in reached]
     theirs = [Point(4 * p.params, p.values) for p in ours]
     ratio = iso_ratio([(ours, theirs)], logarithmic=False)
     assert ratio is not None
     np.testing.assert_allclose(ratio.estimate, 4.0)
     # Within 5 % of 100 is 95, which 16,000 · 4^−0.1 parameters reach.
-    late = [*ours[:2], Point(16_000.0, -np.full(5, 95.0))]
+    late = [*ours[:2], Point(16_000.0, by_seed(-np.full(5, 95.0)))]
     ratio = iso_ratio([(ours, late)], logarithmic=False, tolerance=0.05)
     assert ratio is not None and ratio.estimate is not None
     assert ratio.estimate > 1.0

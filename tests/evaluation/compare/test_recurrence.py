@@ -11,7 +11,7 @@ COUNTS = (1, 2, 4, 8)
 def errors(power, rng=None, spread=0.0):
     noise = 0.0 if rng is None else spread * rng.normal(size=(len(COUNTS), 5))
     values = np.array(COUNTS, float)[:, None] ** -power * np.exp(noise + np.zeros((4, 5)))
-    return dict(zip(COUNTS, values, strict=True))
+    return {count: dict(enumerate(row)) for count, row in zip(COUNTS, values, strict=True)}
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.46, 1.0])
@@ -40,5 +40,17 @@ def test_beyond_the_stacks_is_a_bound():
 
 
 def test_too_little_to_fit():
-    assert fit_worth({1: np.ones(5)}, errors(1.0)) is None
-    assert fit_worth(errors(1.0), {4: np.ones(5)}) is None
+    assert fit_worth({1: {0: 1.0}}, errors(1.0)) is None
+    assert fit_worth(errors(1.0), {4: {0: 1.0}}) is None
+    assert fit_worth(errors(1.0), {1: {7: 1.0}, 4: {7: 1.0}}) is None
+
+
+def test_what_seeds_have_in_common_does_not_widen_the_interval(rng):
+    hard = np.exp(0.5 * rng.normal(size=5))
+    looped, stacks = (
+        {count: {seed: hard[seed] * e for seed, e in row.items()} for count, row in found.items()}
+        for found in (errors(0.46, rng, 0.02), errors(1.0, rng, 0.02))
+    )
+    worth = fit_worth(looped, stacks)
+    assert worth is not None and worth.phi.low is not None and worth.phi.high is not None
+    assert worth.phi.low < 0.46 < worth.phi.high < worth.phi.low + 0.2

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from loopwm.evaluation.compare.statistics import Interval, bootstrap, iqm, iqm_interval, profile
+from loopwm.evaluation.compare.statistics import (
+    Interval,
+    aligned,
+    bootstrap,
+    iqm,
+    iqm_interval,
+    paired_bootstrap,
+    profile,
+)
 
 
 def test_iqm_leaves_out_a_quarter_on_each_side():
@@ -48,3 +56,30 @@ def test_profile_counts_runs(threshold, share):
     assert profile(strata, threshold, below=True).estimate == share
     turned = [-values for values in strata]
     assert profile(turned, -threshold, below=False).estimate == share
+
+
+def test_seeds_are_aligned_by_number_and_not_by_order():
+    found = aligned([{3: 1.0, 1: 2.0, 8: 9.0}, {1: 4.0, 2: 9.0, 3: 5.0}])
+    np.testing.assert_array_equal(found, [[2.0, 1.0], [4.0, 5.0]])
+    assert aligned([{0: 1.0}, {1: 1.0}]).shape == (2, 0)
+
+
+def test_paired_seeds_are_drawn_together(rng):
+    first = rng.normal(size=(2, 5)) + 10 * rng.normal(size=5)
+    second = rng.normal(size=(1, 3))
+    seen = []
+
+    def statistic(a, b):
+        seen.append((a, b))
+        return np.mean(a[1] - a[0], axis=-1) + 0 * np.mean(b[0], axis=-1)
+
+    found = paired_bootstrap(statistic, [first, second])
+    differences = first[1] - first[0]
+    assert found.estimate == pytest.approx(differences.mean())
+    drawn, other = seen[-1]
+    assert drawn.shape == (2, 2_000, 5) and other.shape == (1, 2_000, 3)
+    assert set(np.unique(drawn[1] - drawn[0])) <= set(differences)
+    assert set(np.unique(other)) == set(second[0])
+    assert found.low is not None and found.high is not None
+    assert differences.min() <= found.low < found.high <= differences.max()
+    assert paired_bootstrap(lambda a: a[0, ..., 0], [second[:, :1]]).low is None
