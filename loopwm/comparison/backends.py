@@ -2,6 +2,7 @@
 
 import abc
 import concurrent.futures
+import dataclasses
 import json
 import os
 import pathlib
@@ -95,7 +96,8 @@ def lost(job: Job, status: int, said: str) -> dict[str, Any]:
     sentence = f"Its process ended with status {status} ({as_clause(last)})."
     failed = {"status": Status.FAILED.value, "sentence": sentence}
     if job.choice is None:
-        return {"trials": [{"score": None, **failed}], "choice": None}
+        tried = [dataclasses.asdict(choice) for choice in job.trials]
+        return {"trials": [{**choice, "score": None, **failed} for choice in tried]}
     return {**failed, "measures": {}}
 
 

@@ -28,25 +28,28 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A cell to be measured, or a search to be made; plain, so that it travels to any process."""
+    """A cell to be measured, or trials to be made; plain, so that it travels to any process."""
 
     cell: Cell
-    """The cell; for a search one whose seed is the search's."""
+    """The cell; for trials one whose seed is the search's."""
     protocol: Protocol
     data: str
     """Folder of logged data."""
     choice: Choice | None = None
-    """Shape and rate of a cell; None for a search."""
+    """Shape and rate of a cell; None for trials."""
+    trials: tuple[Choice, ...] = ()
+    """What is tried; none for a cell."""
 
 
 def perform(job: Job) -> dict[str, Any]:
     """Does a job.
 
     Returns:
-        `status`, `sentence` and `measures` of a cell; `trials` and `choice` of a search. What goes
-        wrong with a model, its data or its environment is in it, and not raised.
+        `status`, `sentence` and `measures` of a cell; `trials` with shape, rate, score, status and
+        sentence of each. What goes wrong with a model, its data or its environment is in it, and
+        not raised.
     """
-    return search(job) if job.choice is None else measure(job, job.choice)
+    return make_trials(job) if job.choice is None else measure(job, job.choice)
 
 
 def measure(job: Job, choice: Choice) -> dict[str, Any]:
@@ -67,28 +70,26 @@ def measure(job: Job, choice: Choice) -> dict[str, Any]:
     return {"status": Status.DONE.value, "sentence": None, "measures": found}
 
 
-def search(job: Job) -> dict[str, Any]:
-    """Tries every shape with every learning rate; lower scores are better."""
+def make_trials(job: Job) -> dict[str, Any]:
+    """Trains and scores every trial of a job; lower scores are better."""
     trials = []
-    for shape in range(job.protocol.search.shapes):
-        for rate in job.protocol.search.rates:
-            score, sentence, status = None, None, Status.DONE
-            try:
-                score = _score(job, Choice(shape, rate))
-            except Diverged as error:
-                sentence, status = str(error), Status.DIVERGED
-            except (UsageError, RunFailure) as error:
-                sentence, status = str(error), Status.FAILED
-            trials.append(
-                {
-                    "shape": shape,
-                    "rate": rate,
-                    "score": score,
-                    "status": status.value,
-                    "sentence": sentence,
-                }
-            )
-    return {"trials": trials, "choice": best(trials)}
+    for choice in job.trials:
+        score, sentence, status = None, None, Status.DONE
+        try:
+            score = _score(job, choice)
+        except Diverged as error:
+            sentence, status = str(error), Status.DIVERGED
+        except (UsageError, RunFailure) as error:
+            sentence, status = str(error), Status.FAILED
+        trials.append(
+            {
+                **dataclasses.asdict(choice),
+                "score": score,
+                "status": status.value,
+                "sentence": sentence,
+            }
+        )
+    return {"trials": trials}
 
 
 def best(trials: list[dict[str, Any]]) -> dict[str, Any] | None:

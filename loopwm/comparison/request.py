@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from loopwm import settings
-from loopwm.comparison.jobs import sizes_of
+from loopwm.comparison.jobs import Choice, sizes_of
 from loopwm.errors import UsageError, as_clause
 from loopwm.evaluation.compare.cells import Cell, Record, Status, fingerprint
 from loopwm.evaluation.compare.families import FAMILIES, OURS, STACK, check_families
@@ -67,12 +67,10 @@ class Request:
         return cls(dataclasses.replace(found, **chosen))
 
     def settings(self) -> dict[str, Any]:
-        """What all cells of a folder share: other tasks, sizes, families or seeds may be added."""
-        return {
-            "format": FORMAT,
-            "suite": self.suite.name,
-            "protocol": settings.dump(self.suite.protocol),
-        }
+        """What all cells of a folder share; tasks, sizes, families, seeds and trials are added."""
+        protocol = settings.dump(self.suite.protocol)
+        del protocol["search"]
+        return {"format": FORMAT, "suite": self.suite.name, "protocol": protocol}
 
     def places(self) -> list[Place]:
         """Task, family and size of all cells."""
@@ -101,23 +99,34 @@ class Request:
             for seed in range(suite.seeds)
         ]
 
-    def fingerprint(self, cell: Cell, shapes: Sequence[int], choice: Any = None) -> str:
-        """Digest of all that decides a cell or a search.
+    def fingerprint(self, cell: Cell, choice: dict[str, Any]) -> str:
+        """Digest of all that decides a cell.
 
         Args:
             cell: the cell.
-            shapes: which of the family's shapes it depends on.
-            choice: the search's choice, of a cell.
+            choice: shape and rate, the search's choice.
         """
-        family = FAMILIES[cell.family]
-        return fingerprint(
-            {
-                **self.settings(),
-                "cell": dataclasses.asdict(cell),
-                "shapes": [settings.dump(family.shapes[shape]) for shape in shapes],
-                "choice": choice,
-            }
-        )
+        return fingerprint(self._decisive(cell, choice))
+
+    def trials(self, place: Place) -> dict[Choice, str]:
+        """What is tried at a place, in this order, and the digest of all that decides it."""
+        search = self.suite.protocol.search
+        cell = self.cell(place, search.seed)
+        return {
+            Choice(shape, rate): fingerprint(
+                {**self._decisive(cell, {"shape": shape, "rate": rate}), "share": search.share}
+            )
+            for shape in range(search.shapes)
+            for rate in search.rates
+        }
+
+    def _decisive(self, cell: Cell, choice: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **self.settings(),
+            "cell": dataclasses.asdict(cell),
+            "shape": settings.dump(FAMILIES[cell.family].shapes[choice["shape"]]),
+            "rate": choice["rate"],
+        }
 
     def unavailable(self) -> dict[Place, tuple[Status, str]]:
         """Places that have no cells here, with the reason.

@@ -9,9 +9,10 @@ from typing import Any
 from loopwm.comparison.backends import AbstractBackend, LocalBackend
 from loopwm.comparison.jobs import Choice, Job
 from loopwm.comparison.request import Place, Request
+from loopwm.comparison.searches import run_searches
 from loopwm.errors import RunFailure, UsageError
 from loopwm.evaluation.compare.cells import Cell, Record, Status
-from loopwm.evaluation.compare.store import Folder, Say, write_checked
+from loopwm.evaluation.compare.store import Folder, Say
 
 
 def run_cells(
@@ -37,7 +38,7 @@ def run_cells(
     for place, (status, why) in unavailable.items():
         records |= {record.cell: record for record in request.missing(place, status, why)}
     places = [place for place in request.places() if place not in unavailable]
-    found = _searches(request, places, folder, backend, say)
+    found = run_searches(request, places, folder, backend, say)
     jobs: list[Job] = []
     marks: dict[Cell, str] = {}
     for place in places:
@@ -46,10 +47,11 @@ def run_cells(
             records |= {r.cell: r for r in _without_choice(request, place, found[place])}
             continue
         for cell in request.cells(place):
-            marks[cell] = request.fingerprint(cell, [choice["shape"]], choice)
+            marks[cell] = request.fingerprint(cell, choice)
             kept = folder.finished(cell, marks[cell])
             if kept is None:
-                jobs.append(_job(request, folder, cell, Choice(**choice)))
+                data = str(folder.data.absolute())
+                jobs.append(Job(cell, request.suite.protocol, data, Choice(**choice)))
             else:
                 records[cell] = kept
     # First seeds first: the others of a place then find its programs compiled.
@@ -70,50 +72,6 @@ def run_cells(
         say(f"{number}/{len(jobs)} {cell.name}: {_brief(record)}")
     wanted = [cell for place in request.places() for cell in request.cells(place)]
     return [records[cell] for cell in wanted]
-
-
-def _searches(
-    request: Request, places: list[Place], folder: Folder, backend: AbstractBackend, say: Say
-) -> dict[Place, dict[str, Any]]:
-    """The search of every place, made or found; written to tuning.json together."""
-    protocol = request.suite.protocol
-    found: dict[Place, dict[str, Any]] = {}
-    jobs, at, marks = [], {}, {}
-    for place in places:
-        cell = request.cell(place, protocol.search.seed)
-        marks[place] = request.fingerprint(cell, range(protocol.search.shapes))
-        kept = folder.searched(cell, marks[place])
-        if protocol.search.trials == 1:
-            rate = protocol.search.rates[0]
-            found[place] = {"trials": [], "choice": {"shape": 0, "rate": rate}}
-        elif kept is not None:
-            found[place] = kept
-        else:
-            jobs.append(_job(request, folder, cell, None))
-            at[cell] = place
-    for number, (job, result) in enumerate(backend.run(jobs), start=1):
-        place = at[job.cell]
-        found[place] = {"fingerprint": marks[place], **result}
-        # A search whose trials all failed is made again by the next comparison in this folder.
-        if result["choice"] is not None:
-            folder.keep_search(job.cell, found[place])
-        say(f"search {number}/{len(jobs)} {job.cell.name}: {result['choice'] or 'nothing'}")
-    write_checked(
-        folder.path / "tuning.json",
-        {
-            "search": dataclasses.asdict(protocol.search),
-            "found": [
-                {"task": task, "family": family, "size": size, **found[task, family, size]}
-                for task, family, size in places
-            ],
-        },
-    )
-    return found
-
-
-def _job(request: Request, folder: Folder, cell: Cell, choice: Choice | None) -> Job:
-    data = str(folder.data.absolute())
-    return Job(cell=cell, protocol=request.suite.protocol, data=data, choice=choice)
 
 
 def _without_choice(request: Request, place: Place, search: dict[str, Any]) -> list[Record]:

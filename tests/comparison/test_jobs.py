@@ -10,7 +10,7 @@ from comparisons import small_debug
 from loopwm.comparison import InlineBackend, Job, LocalBackend, backends, compare, jobs
 from loopwm.comparison.jobs import Choice, best, perform
 from loopwm.errors import RunFailure
-from loopwm.evaluation.compare import SUITES, Cell, Diverged, Search, dynamics
+from loopwm.evaluation.compare import SUITES, Cell, Diverged, dynamics
 from loopwm.training import Trained
 
 CELL = Cell("debug", "Pendulum-v1", "single_pass", 1_500, 0)
@@ -45,7 +45,7 @@ def test_a_comparison_from_end_to_end(tmp_path, monkeypatch, compile_cache):
     assert (tmp_path / "out" / "depth.png").exists()
 
 
-def test_a_search_scores_every_rate_and_shape(tmp_path, monkeypatch):
+def test_every_trial_is_scored(tmp_path, monkeypatch):
     scores = {(0, 1e-3): 0.5, (0, 1e-2): 0.2, (1, 1e-3): 0.3}
 
     def score(_, choice):
@@ -54,9 +54,9 @@ def test_a_search_scores_every_rate_and_shape(tmp_path, monkeypatch):
         return scores[choice.shape, choice.rate]
 
     monkeypatch.setattr(jobs, "_score", score)
-    search = Search(rates=(1e-3, 1e-2), shapes=2)
-    found = perform(job_of(tmp_path, choice=None, search=search))
-    assert found["choice"] == {"shape": 0, "rate": 1e-2}
+    trials = tuple(Choice(shape, rate) for shape in (0, 1) for rate in (1e-3, 1e-2))
+    found = perform(dataclasses.replace(job_of(tmp_path, choice=None), trials=trials))
+    assert best(found["trials"]) == {"shape": 0, "rate": 1e-2}
     assert [trial["score"] for trial in found["trials"]] == [0.5, 0.2, 0.3, None]
     assert found["trials"][3]["status"] == "diverged"
     assert best(found["trials"][3:]) is None
@@ -83,11 +83,13 @@ def test_a_size_that_cannot_be_built_is_a_result(tmp_path):
 def test_a_process_that_dies_is_a_result(tmp_path, monkeypatch, assert_helpful):
     # A job whose family is unknown to the process raises there.
     unknown = job_of(tmp_path, dataclasses.replace(CELL, family="none"))
-    search = dataclasses.replace(unknown, choice=None)
+    search = dataclasses.replace(unknown, choice=None, trials=(CHOICE,))
     found = dict(LocalBackend(2).run([unknown, search]))
     assert found[unknown]["status"] == "failed" and "KeyError" in found[unknown]["sentence"]
     assert "status 1" in found[unknown]["sentence"] and found[unknown]["sentence"].endswith(".")
-    assert found[search]["choice"] is None and found[search]["trials"][0]["status"] == "failed"
+    (trial,) = found[search]["trials"]
+    assert (trial["shape"], trial["rate"]) == (CHOICE.shape, CHOICE.rate)
+    assert trial["score"] is None and trial["status"] == "failed"
 
 
 def test_processes_end_with_the_one_that_asks(tmp_path, monkeypatch):

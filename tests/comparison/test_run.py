@@ -43,7 +43,8 @@ def test_every_cell_once_after_its_search(run, tmp_path):
     assert backend.searches == [f"Pendulum-v1.{f}.4000.seed10000" for f in ("looped", "gru")]
     assert summary["cells"] == {"done": 4} and len(said) == 7
     tuning = json.loads((tmp_path / "out" / "tuning.json").read_text())["content"]
-    assert [len(found["trials"]) for found in tuning["found"]] == [3, 3]
+    trials = SUITES["dynamics"].protocol.search.trials
+    assert [len(found["trials"]) for found in tuning["found"]] == [trials, trials]
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"report.html", "cells.csv"}
 
 
@@ -99,7 +100,9 @@ def test_another_choice_makes_other_cells(run, tmp_path):
 
     def faster(job):
         found = answer(job)
-        return found if job.choice else {**found, "choice": {"shape": 1, "rate": 1e-2}}
+        for trial in found.get("trials", []):
+            trial["score"] = 0.5 if (trial["shape"], trial["rate"]) == (1, 1e-2) else 1.0
+        return found
 
     for path in (tmp_path / "out" / "searches").iterdir():
         path.unlink()
@@ -132,16 +135,59 @@ def test_a_cell_that_fails_is_tried_again(run):
     assert backend.cells == [CELLS[0]] and summary["cells"] == {"done": 4}
 
 
-def test_a_search_without_a_number_leaves_no_cells(run):
+@pytest.mark.parametrize("status", ["diverged", "failed"])
+def test_a_search_without_a_number_leaves_no_cells(run, tmp_path, status):
     def lost(job):
         if job.choice is not None or job.cell.family != "gru":
             return answer(job)
-        trials = [{"score": None, "status": "diverged", "sentence": "The loss is inf."}]
-        return {"trials": trials, "choice": None}
+        found = {"score": None, "status": status, "sentence": "The loss is inf."}
+        return {"trials": [trial | found for trial in answer(job)["trials"]]}
 
     summary, backend, _ = run(answer=lost)
     assert backend.cells == [name for name in CELLS if "looped" in name]
-    assert summary["cells"] == {"done": 2, "diverged": 2}
+    assert summary["cells"] == {"done": 2, status: 2}
+    assert (
+        "No trial of the search gave a number: The loss is inf."
+        in (tmp_path / "out" / "report.html").read_text()
+    )
+    # It would diverge again; what failed may go otherwise.
+    _, backend, _ = run()
+    assert backend.searches == ([] if status == "diverged" else ["Pendulum-v1.gru.4000.seed10000"])
+
+
+def test_further_trials_are_made_alone(run, tmp_path, monkeypatch):
+    tried = []
+
+    def noted(job):
+        tried.extend((job.cell.family, t.shape, t.rate) for t in job.trials)
+        return answer(job)
+
+    run(answer=noted)
+    assert len(tried) == 2 * 2 * len(SUITES["dynamics"].protocol.search.rates)
+    tried.clear()
+
+    def search(**changes):
+        suite = SUITES["dynamics"]
+        changed = dataclasses.replace(suite.protocol.search, **changes)
+        protocol = dataclasses.replace(suite.protocol, search=changed)
+        monkeypatch.setitem(
+            suites.SUITES, "dynamics", dataclasses.replace(suite, protocol=protocol)
+        )
+
+    search(rates=(1e-3, 7e-2, 3e-3, 1e-2))
+    # Trials of the same score: the first one is chosen as before, so that its cells are kept.
+    _, backend, _ = run(answer=noted)
+    assert tried == [(f, shape, 7e-2) for f in ("looped", "gru") for shape in (0, 1)]
+    assert backend.cells == []
+    tuning = json.loads((tmp_path / "out" / "tuning.json").read_text())["content"]
+    assert [t["rate"] for t in tuning["found"][0]["trials"]] == 2 * [1e-3, 7e-2, 3e-3, 1e-2]
+    tried.clear()
+    search(rates=(7e-2,), shapes=1)
+    _, backend, _ = run(answer=noted)
+    assert tried == [] and backend.cells == CELLS
+    search(rates=(7e-2, 1e-3), share=0.1)
+    run(answer=noted)
+    assert len(tried) == 4  # a trial of another length is another one
 
 
 def test_families_without_a_model_of_that_size_are_recorded(run):

@@ -9,7 +9,7 @@ from loopwm.errors import UsageError
 class Search:
     """The search that every family gets, at each size and task: all rates with all shapes."""
 
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     """Learning rates that are tried."""
     shapes: int = 2
     """How many of a family's shapes (depth, layers, proportions) are tried, at the same size."""

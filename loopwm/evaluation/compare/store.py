@@ -97,14 +97,14 @@ class Folder:
         """Writes a cell's file."""
         write_checked(self._cell_file(record.cell), record.content())
 
-    def searched(self, cell: Cell, fingerprint: str) -> dict[str, Any] | None:
-        """The search of a family at a task and size, made with the same settings; or None."""
+    def trials(self, cell: Cell) -> list[dict[str, Any]]:
+        """The trials that are kept of a family at a task and size, made with whatever settings."""
         content = self._read(self._search_file(cell))
-        return content if content is not None and content["fingerprint"] == fingerprint else None
+        return [] if content is None else content["trials"]
 
-    def keep_search(self, cell: Cell, content: dict[str, Any]) -> None:
+    def keep_trials(self, cell: Cell, trials: list[dict[str, Any]]) -> None:
         """Writes a search's file."""
-        write_checked(self._search_file(cell), content)
+        write_checked(self._search_file(cell), {"trials": trials})
 
     def _cell_file(self, cell: Cell) -> pathlib.Path:
         return self.path / "cells" / f"{cell.name}.json"

@@ -49,6 +49,7 @@ def verdict(analysis: Analysis) -> str:
     sentences += _ratio_sentences(analysis)
     sentences += _versus_sentences(analysis.versus)
     sentences += worth_sentences(analysis)
+    sentences += search_sentences(analysis)
     if suite.seeds < ENOUGH_SEEDS:
         sentences.append(
             f"With {suite.seeds} seed(s), fewer than {ENOUGH_SEEDS}, intervals are too rough to "
@@ -141,6 +142,26 @@ def worth_sentences(analysis: Analysis) -> list[str]:
             f"{worth.phi.estimate:.2f} ({spread}){bounds}."
         )
     return found
+
+
+def search_sentences(analysis: Analysis) -> list[str]:
+    """At how many places the search chose the lowest or highest of its learning rates."""
+    rates = analysis.suite.protocol.search.rates
+    if len(rates) < 3:
+        return []
+    chosen = {
+        (record.cell.task, record.cell.family, record.cell.size): record.measures["rate"]
+        for record in analysis.records
+        if record.done
+    }
+    ends = [place for place, rate in chosen.items() if rate in (min(rates), max(rates))]
+    if not ends:
+        return []
+    families = ", ".join(dict.fromkeys(FAMILIES[family].words for _, family, _ in ends))
+    return [
+        f"At {len(ends)} of {len(chosen)} places (family, task and size) the search chose the "
+        f"lowest or highest of its learning rates, so that others may do better there: {families}."
+    ]
 
 
 def losses(analysis: Analysis) -> list[str]:

@@ -53,6 +53,24 @@ def test_verdict_says_what_the_errors_are(scale, said):
     assert "too rough" not in text
 
 
+def test_choices_at_the_end_of_the_search_are_said():
+    suite = suite_of(tasks=("Pendulum-v1",))
+    rates = suite.protocol.search.rates
+
+    def sentence(rate_of):
+        records = [
+            dataclasses.replace(r, measures={**r.measures, "rate": rate_of(r.cell)})
+            for r in power_law(suite, {"looped": 1.0, "gru": 1.0}, 0.0, np.random.default_rng(0))
+        ]
+        return verdict(Analysis(suite, records))
+
+    inner = sorted(rates)[1]
+    assert "learning rates" not in sentence(lambda _: inner)
+    for end in (min(rates), max(rates)):
+        text = sentence(lambda cell, end=end: end if cell.family == "gru" else inner)
+        assert "At 3 of 6 places" in text and text.endswith("there: GRU (World Models style).")
+
+
 def test_losses_are_listed():
     lost = losses(analysed({"looped": 1.0, "gru": 0.25, "rssm": 4.0}))
     # Each size of each task, and each task's ratio.
