@@ -26,7 +26,6 @@ from loopwm.training.depth import (
 )
 from loopwm.training.devices import keep_replicated, learner_mesh, replicate, share
 from loopwm.training.losses import (
-    FLAT,
     Sequence,
     Terms,
     has_auxiliary,
@@ -34,6 +33,7 @@ from loopwm.training.losses import (
     sequence_terms,
 )
 from loopwm.training.replay import SequenceBatch
+from loopwm.training.reward_error import FLAT
 
 Tree = TypeVar("Tree")
 
@@ -50,7 +50,7 @@ class LearnerState(eqx.Module):
     key: PRNGKeyArray
     updates: Int[Array, ""]
     curvature: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.asarray(FLAT))
-    """A: how much more small rewards count in the reward's loss, see `compressed`."""
+    """A: how much more small rewards count in the reward's loss, see `reward_error`."""
     average: Networks | None = None
     """Exponential moving average of the networks, which acts in evaluation; None if not kept."""
     depth: LearnedDepth | None = None

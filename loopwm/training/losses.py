@@ -19,6 +19,7 @@ from loopwm.models import (
 from loopwm.training.config import LearnerConfig
 from loopwm.training.deferred import deferred_terms
 from loopwm.training.returns import td_lambda
+from loopwm.training.reward_error import FLAT, reward_error
 
 
 class Sequence(NamedTuple):
@@ -34,28 +35,6 @@ class Sequence(NamedTuple):
     """Whether the task ended; truncation leaves it False."""
     valid: Bool[Array, " steps"]
     """Whether the step belongs to the episode."""
-
-
-FLAT = 0.1
-"""Smallest curvature of `compressed`, which changes nothing by more than 0.2 %."""
-
-
-def compressed(reward: Float[Array, "*shape"], curvature: Float[Array, ""]) -> Array:
-    r"""Rewards on a scale on which small ones count as well as large ones.
-
-    $$\tilde r = \frac{\operatorname{asinh}(r \sinh A)}{A}$$
-
-    maps [−1, 1] onto itself, is linear for A → 0, and for large A logarithmic but for the smallest
-    r: the squared error of rewards of 0.01 counts although there are others of 1.
-
-    Args:
-        reward: r, over the largest absolute reward.
-        curvature: A, scalar, at least 0.1.
-
-    Returns:
-        The same shape.
-    """
-    return jnp.arcsinh(reward * jnp.sinh(curvature)) / curvature
 
 
 class Imagination(NamedTuple):
@@ -116,7 +95,7 @@ def sequence_terms(
         temperature: weight of the policy's entropy, scalar.
         config: weights and constants.
         steps: K of deferred decoding, scalar; each step is decoded when left out.
-        curvature: A of the reward's loss, scalar, see `compressed`.
+        curvature: A of the reward's loss, scalar, see `reward_error`.
         key: PRNG key.
 
     Returns:
@@ -153,7 +132,7 @@ def sequence_terms(
     return Terms(
         consistency=consistency,
         reconstruction=reconstruction,
-        reward=jnp.sum(weight * _reward_error(outcome.reward, sequence.reward, curvature)),
+        reward=jnp.sum(weight * reward_error(outcome.reward, sequence.reward, curvature)),
         continuation=jnp.sum(weight * (jax.nn.softplus(logit) - goes_on * logit)),
         value=jnp.sum(weight * cross),
         imagined_value=jnp.mean(imagined_weight * cross_imagined),
@@ -207,16 +186,6 @@ def _auxiliary_loss(
         return jnp.zeros(())
     own = jax.random.fold_in(key, 3)
     return model.auxiliary(sequence.observation, sequence.action, sequence.valid, key=own)
-
-
-def _reward_error(
-    predicted: Float[Array, " steps"],
-    reward: Float[Array, " steps"],
-    curvature: Float[Array, ""] | float,
-) -> Float[Array, " steps"]:
-    """Squared error of compressed rewards."""
-    bend = jnp.asarray(curvature)
-    return (compressed(predicted, bend) - compressed(reward, bend)) ** 2
 
 
 def has_gate(model: AbstractWorldModel) -> bool:

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from loopwm.training.learner import LearnerState, start_values, zoomed
-from loopwm.training.losses import FLAT
 from loopwm.training.replay import History, Replay
+from loopwm.training.reward_error import FLAT
 
 EVERY = 500
 """Env steps between two looks at the returns."""

@@ -13,8 +13,8 @@ from loopwm.actions import ActionLayout
 from loopwm.core import CoreConfig
 from loopwm.models import LoopedConfig, Sizes, ValueConfig, build_networks
 from loopwm.training import LearnerConfig, Replay, init_learner
-from loopwm.training.losses import FLAT, compressed
 from loopwm.training.replay import History
+from loopwm.training.reward_error import FLAT
 from loopwm.training.zoom import curvature_for, fitted, zoom_for
 
 
@@ -118,18 +118,6 @@ def test_every_return_seen_fits(episodes, terminated):
             total = reward + 0.9 * total
             if terminated:
                 assert abs(factor * total) <= 1.0 + 1e-6
-
-
-@pytest.mark.parametrize("bend", [FLAT, 1.0, 5.0])
-def test_compressed_rewards(bend):
-    rewards = jnp.linspace(-1.0, 1.0, 101)
-    found = compressed(rewards, jnp.asarray(bend))
-    assert np.all(np.diff(found) > 0)
-    np.testing.assert_allclose(found[jnp.asarray([0, 50, 100])], [-1.0, 0.0, 1.0], atol=1e-6)
-    slope = float(jax.grad(compressed)(jnp.asarray(0.0), jnp.asarray(bend)))
-    np.testing.assert_allclose(slope, np.sinh(bend) / bend, rtol=1e-5)
-    if bend == FLAT:
-        np.testing.assert_allclose(found, rewards, atol=2e-3)
 
 
 def test_curvature_by_hand():
