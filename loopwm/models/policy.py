@@ -61,6 +61,8 @@ class CategoricalPolicy(AbstractPolicy):
     """Number of categories of each group."""
     reads: int = eqx.field(static=True)
     """First entries of z that it reads."""
+    share: float = eqx.field(static=True)
+    """Entropy that learning holds it at, over the uniform distribution's."""
 
     def __init__(
         self, latent: int, groups: categories.Groups, config: ValueConfig, *, key: PRNGKeyArray
@@ -69,7 +71,7 @@ class CategoricalPolicy(AbstractPolicy):
         self.network = MLP(
             latent, sum(groups), width=config.hidden, depth=config.depth, zero_readout=True, key=key
         )
-        self.groups, self.reads = groups, latent
+        self.groups, self.reads, self.share = groups, latent, config.entropy
 
     @property
     def action_size(self) -> int:
@@ -88,12 +90,8 @@ class CategoricalPolicy(AbstractPolicy):
         return categories.draw(self._logits(z), self.groups, key=key)
 
     def target_entropy(self) -> float:
-        """0.8 of the uniform distribution's.
-
-        The value of a policy that slips now and then falls before the edge of what it can
-        hold, which is what the planner steers by; that of a certain one is flat up to it.
-        """
-        return 0.8 * categories.largest_entropy(self.groups)
+        """The given share of the uniform distribution's."""
+        return self.share * categories.largest_entropy(self.groups)
 
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
         """The most likely category of each group, shape (action,)."""

@@ -62,11 +62,18 @@ class ValueConfig:
     members: int = 2
     """Action-value networks of the critic; targets take the smaller of two, drawn at random where
     there are more."""
+    entropy: float = 0.4
+    """Entropy that a policy over categories is held at, over the uniform one's; from 0 to 1.
+    Values are those of the policy. One that slips now and then is worth less before the edge of
+    what it can hold, which is what the planner steers by; one that slips too often is worth
+    nothing where precision is asked for."""
 
     def __post_init__(self):
         """Refuses sizes that cannot be built."""
         if self.members < 2:
             raise UsageError(f"heads.members is {self.members}; give at least 2.")
+        if not 0.0 <= self.entropy <= 1.0:
+            raise UsageError(f"heads.entropy is {self.entropy}; give a share from 0 to 1.")
         if self.hidden < 1 or self.depth < 1 or self.bins < 9:
             raise UsageError(
                 f"heads.hidden, depth and bins are {self.hidden}, {self.depth} and {self.bins}; "

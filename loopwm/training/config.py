@@ -45,7 +45,7 @@ class LearnerConfig:
     reconstruction_weight: float = 1.0
     """Weight of the squared error of the decoded, normalised observation, an entry."""
     reward_weight: float = 1.0
-    """Weight of the squared error of the normalised reward."""
+    """Weight of the reward's loss, see `loopwm.training.reward_error`."""
     continuation_weight: float = 1.0
     """Weight of the cross-entropy of the continuation."""
     value_weight: float = 0.5

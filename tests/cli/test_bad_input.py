@@ -65,6 +65,7 @@ def test_environments_that_cannot_be_learned_in(in_tmp, sentence, env, said):
         (("--set", "learner.batch_size"), "key=value"),
         (("--set", "collection.replay_capacity=1000000000000000"), "collection.replay_capacity"),
         (("--set", "collection.replay_capacity=2"), "collection.replay_capacity"),
+        (("--set", "heads.entropy=1.5"), "heads.entropy is 1.5"),
         (("--set", "learner.devices=3"), "learner.batch_size is 8, which 3 devices cannot share"),
         (("--set", "learner.devices=8"), "learner.devices is 8, but JAX has 1 device"),
         (("--set", "model.name=grid"), "A grid model"),

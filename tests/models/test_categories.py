@@ -92,7 +92,9 @@ def test_a_policy_over_groups(policy, key):
     )
     np.testing.assert_array_equal(policy.mode(Z), [0, 1, 0, 1, 0, 1])
     assert policy.sample(Z, key=key).shape == (6,)
-    assert policy.target_entropy() == pytest.approx(0.8 * np.log(6))
+    assert policy.target_entropy() == pytest.approx(0.4 * np.log(6))
+    sure = CategoricalPolicy(2, GROUPS, ValueConfig(entropy=0.1), key=key)
+    assert sure.target_entropy() == pytest.approx(0.1 * np.log(6))
 
 
 def expectation(policy, value, key):
