@@ -50,8 +50,7 @@ def run_cells(
             marks[cell] = request.fingerprint(cell, choice)
             kept = folder.finished(cell, marks[cell])
             if kept is None:
-                data = str(folder.data.absolute())
-                jobs.append(Job(cell, request.suite.protocol, data, Choice(**choice)))
+                jobs.append(Job(cell, request.suite.protocol, folder.data, Choice(**choice)))
             else:
                 records[cell] = kept
     # First seeds first: the others of a place then find its programs compiled.

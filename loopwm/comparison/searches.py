@@ -60,8 +60,7 @@ def _make(
         marks = request.trials(place)
         missing = tuple(choice for choice, mark in marks.items() if mark not in known[place])
         if missing:
-            data = str(folder.data.absolute())
-            jobs.append(Job(cell, request.suite.protocol, data, trials=missing))
+            jobs.append(Job(cell, request.suite.protocol, folder.data, trials=missing))
             at[cell] = place
     for number, (job, result) in enumerate(backend.run(jobs), start=1):
         place, trials = at[job.cell], result["trials"]

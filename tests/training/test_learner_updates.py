@@ -24,6 +24,7 @@ from loopwm.training import (
 from loopwm.training.learner import start_values
 from loopwm.training.losses import Imagination, Sequence, imagine, value_targets
 from loopwm.training.replay import SequenceBatch
+from loopwm.training.reward_error import FLAT, reward_error
 
 CONFIG = LearnerConfig(batch_size=4, sequence=2, imagination=3)
 
@@ -128,6 +129,18 @@ def test_losses_fall_on_a_fixed_batch(discrete_networks):
     assert float(last.terms.reconstruction) < 0.95 * float(first.terms.reconstruction)
     assert float(last.terms.reward) < 0.2 * float(first.terms.reward)
     assert float(last.terms.continuation) < 0.7 * float(first.terms.continuation)
+
+
+def test_the_reward_has_its_own_loss_and_curvature(discrete_networks):
+    found = []
+    for bend in (FLAT, 4.0):
+        state = init_learner(discrete_networks, CONFIG, key=jax.random.key(1))
+        state = dataclasses.replace(state, curvature=jnp.asarray(bend))
+        _, metrics = update(state, batch_of(3), Normalizer.create(3), 1.0, CONFIG)
+        found.append(float(metrics.terms.reward))
+    # Fresh networks predict a reward near 0, and it is 1: 1 for the squared error, 4.8 here.
+    low, high = (float(reward_error(jnp.zeros(()), jnp.ones(()), bend)) for bend in (FLAT, 4.0))
+    assert found[1] / found[0] > high / low
 
 
 def test_temperature_moves_against_missing_entropy(discrete_networks):

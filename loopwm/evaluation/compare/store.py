@@ -53,7 +53,7 @@ class Folder:
     def __init__(self, path: str | os.PathLike[str], say: Say):
         """Args: the folder, not touched yet; says sentences about files that have to be redone."""
         self.path, self.say = pathlib.Path(path), say
-        self.data = self.path / "data"
+        self.data = str((self.path / "data").absolute())
         self.settings_file = self.path / "compare.json"
 
     def open(self, settings: dict[str, Any]) -> None:
