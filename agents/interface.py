@@ -6,7 +6,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
@@ -30,14 +29,14 @@ class SpaceCodec(Protocol):
 class DecisionStats(eqx.Module):
     """Telemetry of the latest decisions, one entry an environment."""
 
-    loops: Float[Array, " batch"]
+    loops: Float[Array | np.ndarray, " batch"]
     """Inner loops an imagined transition, mean; 0 for agents that imagine nothing."""
-    bound: Float[Array, " batch"]
+    bound: Float[Array | np.ndarray, " batch"]
     """Certified bound of how far the imagined transition under the action taken stopped from its
     fixed point, in the norm of the core's certificate for that input; infinite without one."""
-    score: Float[Array, " batch"]
+    score: Float[Array | np.ndarray, " batch"]
     """Return of the best plan, normalised units."""
-    finite: Bool[Array, " batch"]
+    finite: Bool[Array | np.ndarray, " batch"]
     """Whether the decision came out of finite numbers."""
     returns: CandidateReturns | None = None
     """Returns of the planner's candidates over its iterations, arrays of shape (batch,
@@ -46,8 +45,9 @@ class DecisionStats(eqx.Module):
     @classmethod
     def unknown(cls, batch: int) -> "DecisionStats":
         """What holds where nothing was imagined."""
-        zeros = jnp.zeros(batch)
-        return cls(zeros, jnp.full(batch, jnp.inf), zeros, jnp.ones(batch, bool))
+        # NumPy arrays, at every step of an agent that imagines nothing: JAX's cost programs.
+        zeros = np.zeros(batch, np.float32)
+        return cls(zeros, np.full_like(zeros, np.inf), zeros, np.ones(batch, bool))
 
 
 class AgentState(eqx.Module):

@@ -6,11 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from loopwm.actions import ActionLayout
 from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, SpaceCodec
 from loopwm.models import uniform_actions
+from loopwm.programs import StoredProgram
 
 
 class Held(NamedTuple):
@@ -43,16 +44,24 @@ class RandomAgent(AbstractAgent):
     def _decide(
         self, observation: np.ndarray, state: AgentState, explore: bool
     ) -> tuple[Array, AgentState]:
-        batch, held = len(observation), state.memory
-        key, key_actions, key_steps = jax.random.split(state.key, 3)
-        drawn = uniform_actions(self.actions, batch, key=key_actions)
-        exponent = jax.random.uniform(key_steps, (batch,))
-        shortest, longest = self.hold
-        steps = jnp.floor(shortest * ((longest + 1.0) / shortest) ** exponent).astype(jnp.int32)
-        # Rounding may lift a power to n + 1.
-        steps = jnp.clip(steps, shortest, longest)
-        over = held.left == 0
-        action = jnp.where(over[:, None], drawn, held.action)
-        left = jnp.where(over, steps, held.left) - 1
-        stats = DecisionStats.unknown(batch)
-        return action, AgentState(key=key, memory=Held(action, left), stats=stats)
+        key, action, held = _drawn((self.actions, self.hold), state.key, state.memory)
+        stats = DecisionStats.unknown(len(observation))
+        return action, AgentState(key=key, memory=held, stats=stats)
+
+
+@StoredProgram
+def _drawn(
+    frozen: tuple[ActionLayout, tuple[int, int]], key: PRNGKeyArray, held: Held
+) -> tuple[PRNGKeyArray, Array, Held]:
+    """The next key, the actions of this step, and what is held after it."""
+    (actions, (shortest, longest)), batch = frozen, len(held.left)
+    key, key_actions, key_steps = jax.random.split(key, 3)
+    drawn = uniform_actions(actions, batch, key=key_actions)
+    exponent = jax.random.uniform(key_steps, (batch,))
+    steps = jnp.floor(shortest * ((longest + 1.0) / shortest) ** exponent).astype(jnp.int32)
+    # Rounding may lift a power to n + 1.
+    steps = jnp.clip(steps, shortest, longest)
+    over = held.left == 0
+    action = jnp.where(over[:, None], drawn, held.action)
+    left = jnp.where(over, steps, held.left) - 1
+    return key, action, Held(action, left)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -47,12 +46,6 @@ from loopwm.training import (
     init_learner,
 )
 
-# Start-up would feel the dozens of small programs of building eagerly, and as much the time that a
-# compiler takes to optimise a program that runs once.
-_build = eqx.filter_jit(  # pyright: ignore[reportCallIssue] -- passes on what jax.jit takes
-    build_networks, compiler_options={"xla_backend_optimization_level": 0}
-)
-
 
 class Interrupted(RunFailure):
     """The user asked a run to stop; everything was saved."""
@@ -66,7 +59,7 @@ def build_run_networks(config: RunConfig, spaces: Spaces) -> Networks:
         shape=spaces.observation.shape,
         image=spaces.observation.image,
     )
-    return _build(
+    return build_networks(
         config.model,
         config.heads,
         sizes,

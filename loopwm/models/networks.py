@@ -1,5 +1,7 @@
 """The networks that are trained together: world model, critic, policy."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from loopwm.models.world_model import (
     present_size,
 )
 from loopwm.nn import resolve
+from loopwm.programs import RUNS_ONCE, StoredProgram
 
 
 class Networks(eqx.Module):
@@ -39,7 +42,9 @@ def build_networks(
     actions: ActionLayout,
     key: PRNGKeyArray,
 ) -> Networks:
-    """Builds world model, critic and policy for an environment.
+    """Builds world model, critic and policy for an environment, in one compiled program.
+
+    Start-up would feel the dozens of small programs of building eagerly.
 
     Args:
         builder: configuration of the world model.
@@ -51,6 +56,14 @@ def build_networks(
     Returns:
         Freshly initialised networks.
     """
+    return _built((builder, heads, sizes, actions), key)
+
+
+@functools.partial(StoredProgram, compiler_options=RUNS_ONCE)
+def _built(
+    frozen: tuple[WorldModelBuilder, ValueConfig, Sizes, ActionLayout], key: PRNGKeyArray
+) -> Networks:
+    builder, heads, sizes, actions = frozen
     key_model, key_critic, key_policy = jax.random.split(key, 3)
     world_model = builder.build(sizes, key=key_model)
     inputs = present_size(world_model)
@@ -65,7 +78,6 @@ def build_networks(
     )
 
 
-@eqx.filter_jit
 def resolve_networks(networks: Networks) -> Networks:
     """The networks with their constrained weights computed, ready to act and to be analysed.
 
@@ -74,6 +86,11 @@ def resolve_networks(networks: Networks) -> Networks:
     Training and loading call this one program, so that a loaded agent has the same weights to the
     last bit.
     """
+    return _resolved((), networks)
+
+
+@StoredProgram
+def _resolved(_: tuple[()], networks: Networks) -> Networks:
     return resolve(with_full_gradient(networks))
 
 

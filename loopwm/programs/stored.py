@@ -22,6 +22,9 @@ from loopwm.programs.identity import program_name, settings
 KEPT = 64
 """Programs that the folder keeps, those used last."""
 
+RUNS_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
+"""Compiler options for a program that runs once: the time to optimise it would be lost."""
+
 Donate = Literal["none", "all-except-first"]
 """Whether the buffers of arguments are given up; the words of `eqx.filter_jit`."""
 
@@ -72,7 +75,13 @@ class StoredProgram:
     another transformation, or where the name cannot be known, this is `eqx.filter_jit`.
     """
 
-    def __init__(self, function: Callable[..., Any], *, donate: Donate = "none"):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        donate: Donate = "none",
+        compiler_options: dict[str, Any] | None = None,
+    ):
         """Wraps a function.
 
         Args:
@@ -80,17 +89,24 @@ class StoredProgram:
                 what stays the same from call to call; it returns a pytree of arrays and of
                 whatever pickle finds by name.
             donate: whether the buffers of all arguments but the first are given up.
+            compiler_options: for XLA, as `jax.jit` takes them.
         """
         self.__wrapped__ = function
         self.__module__, self.__qualname__ = function.__module__, function.__qualname__
         self._donate: Donate = donate
-        self._traced = eqx.filter_jit(function, donate=donate)
+        self._options = compiler_options or {}
+        self._traced = eqx.filter_jit(  # pyright: ignore[reportCallIssue] -- passes them to jax.jit
+            function, donate=donate, compiler_options=self._options
+        )
         self._programs: dict[object, Callable[..., Any] | None] = {}
         self._staying: _Staying | None = None
 
     def __call__(self, first: Any, *others: Any) -> Any:
         """The function's value."""
         leaves, structure = jax.tree.flatten(others)
+        if self._options and _is_traced(jax.tree.leaves((first, others))):
+            # Part of another program, whose options hold; JAX refuses ones of its own.
+            return self.__wrapped__(first, *others)
         if not _folder or _elsewhere(leaves):
             return self._traced(first, *others)
         staying = self._staying
@@ -110,7 +126,7 @@ class StoredProgram:
 
     def _program(self, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
         """The program for arguments of these kinds; None where it cannot be kept."""
-        name = program_name(self.__wrapped__, arguments, self._donate)
+        name = program_name(self.__wrapped__, arguments, (self._donate, self._options))
         if name is None:
             return None
         file = _folder[0] / f"{name}.program"
@@ -137,7 +153,7 @@ class StoredProgram:
             warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
             lowered = jax.jit(flat, donate_argnums=given_up).lower(*_arrays(arguments))
             with _past_the_compile_cache():
-                compiled = lowered.compile()
+                compiled = lowered.compile(compiler_options=self._options)
         _save(file, compiled, returned[0])
         return _returning(compiled, returned[0])
 
@@ -175,11 +191,14 @@ def _kind(leaf: Any) -> object:
     return type(leaf), leaf
 
 
+def _is_traced(leaves: list[Any]) -> bool:
+    return any(isinstance(leaf, Tracer) for leaf in leaves)
+
+
 def _elsewhere(leaves: list[Any]) -> bool:
     """Whether the call is part of another program, under a debugger, or not for one device."""
-    traced = any(isinstance(leaf, Tracer) for leaf in leaves)
     watched = any(getattr(jax.config, name) for name in _WATCHING)
-    return traced or watched or jax.device_count() > 1
+    return _is_traced(leaves) or watched or jax.device_count() > 1
 
 
 def _arrays(arguments: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:

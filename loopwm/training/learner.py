@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from loopwm.core import SampledDepth
 from loopwm.models import Critic, Networks, Normalizer
 from loopwm.nn import resolve
-from loopwm.programs import StoredProgram
+from loopwm.programs import RUNS_ONCE, StoredProgram
 from loopwm.training.config import LearnerConfig
 from loopwm.training.depth import (
     DepthLaw,
@@ -49,7 +50,7 @@ class LearnerState(eqx.Module):
     """Logarithm of α, the weight of the policy's entropy, which keeps it at its target."""
     key: PRNGKeyArray
     updates: Int[Array, ""]
-    curvature: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.asarray(FLAT))
+    curvature: Float[Array, ""] = eqx.field(default_factory=lambda: jnp.asarray(FLAT, jnp.float32))
     """A: how much more small rewards count in the reward's loss, see `reward_error`."""
     average: Networks | None = None
     """Exponential moving average of the networks, which acts in evaluation; None if not kept."""
@@ -84,11 +85,17 @@ def make_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
 
 def init_learner(networks: Networks, config: LearnerConfig, *, key: PRNGKeyArray) -> LearnerState:
     """State before the first update; copies, since updates give up their buffers."""
+    return _initial((networks, config), key)
+
+
+@functools.partial(StoredProgram, compiler_options=RUNS_ONCE)
+def _initial(frozen: tuple[Networks, LearnerConfig], key: PRNGKeyArray) -> LearnerState:
+    networks, config = frozen
     return LearnerState(
         networks=_copy(networks),
         target_critic=_copy(networks.critic),
         optimiser=make_optimiser(config).init(eqx.filter(networks, eqx.is_inexact_array)),
-        log_temperature=jnp.log(jnp.asarray(1e-3)),
+        log_temperature=jnp.log(jnp.asarray(1e-3, jnp.float32)),
         key=key,
         updates=jnp.zeros((), jnp.int32),
         average=None if config.average_rate is None else _copy(networks),
@@ -97,7 +104,7 @@ def init_learner(networks: Networks, config: LearnerConfig, *, key: PRNGKeyArray
 
 
 def _copy(tree: Tree) -> Tree:
-    return jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, tree)
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
 def start_values(state: LearnerState, mean_reward: float) -> LearnerState:
@@ -110,8 +117,16 @@ def start_values(state: LearnerState, mean_reward: float) -> LearnerState:
     Returns:
         The learner with its values started.
     """
-    value = jnp.asarray(mean_reward, jnp.float32) * state.networks.critic.scale
-    return eqx.tree_at(_critics, state, tuple(c.started_at(value) for c in _critics(state)))
+    mean = np.asarray(mean_reward, np.float32)
+    return eqx.tree_at(_critics, state, _started((), _critics(state), mean))
+
+
+@functools.partial(StoredProgram, compiler_options=RUNS_ONCE)
+def _started(
+    _: tuple[()], critics: tuple[Critic, ...], mean_reward: Float[Array, ""]
+) -> tuple[Critic, ...]:
+    value = mean_reward * critics[0].scale
+    return tuple(critic.started_at(value) for critic in critics)
 
 
 def zoomed(state: LearnerState, zoom: int) -> LearnerState:
@@ -121,7 +136,7 @@ def zoomed(state: LearnerState, zoom: int) -> LearnerState:
     """
     # An array for each: updates give up their buffers one by one.
     changed = tuple(
-        eqx.tree_at(lambda c: c.zoom, critic, jnp.asarray(zoom, jnp.int32))
+        eqx.tree_at(lambda c: c.zoom, critic, jnp.asarray(np.int32(zoom)))
         for critic in _critics(state)
     )
     return eqx.tree_at(_critics, state, changed)
@@ -313,8 +328,8 @@ def update(
     arrays = (batch.observation, batch.action, batch.reward, batch.terminated, batch.valid)
     mesh = learner_mesh(config)
     inputs = (
-        jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), normalizer),
-        jnp.asarray(reward_scale, jnp.float32),
+        jax.tree.map(lambda x: np.asarray(x, np.float32), normalizer),
+        np.asarray(reward_scale, np.float32),
     )
     if mesh is None:
         return _updates((*inputs, config, None), state, tuple(jnp.asarray(x) for x in arrays))

@@ -44,7 +44,7 @@ def fitted(
     """
     history, now = replay.history(NEWEST), int(learner.networks.critic.zoom)
     zoom = zoom_for(history, discount, reward_scale)
-    bend = jnp.asarray(curvature_for(history), jnp.float32)
+    bend = jnp.asarray(np.float32(curvature_for(history)))
     learner = dataclasses.replace(learner, curvature=bend)
     if int(learner.updates) == 0:
         mean = float(history.reward[history.made].mean(dtype=np.float64))

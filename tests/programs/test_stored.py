@@ -14,7 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from loopwm.nn import L1CappedMix, infinity
-from loopwm.programs import StoredProgram, identity, keep_in, program_name, stored
+from loopwm.programs import RUNS_ONCE, StoredProgram, identity, keep_in, program_name, stored
 from loopwm.training import learner, losses
 
 SLOW, FAST = (
@@ -151,11 +151,23 @@ def test_the_folder_keeps_what_was_used_last(folder, monkeypatch):
 
 
 def test_inside_a_transformation_it_is_an_ordinary_function(folder):
-    program = StoredProgram(learner._towards)
     slow, fast = jnp.zeros((2, 3)), jnp.ones((2, 3))
-    result = jax.vmap(lambda s, f: program(s, f, RATE))(slow, fast)
-    np.testing.assert_array_equal(result, np.full((2, 3), 0.5))
+    # JAX takes no compiler options for a part of a program.
+    for options in (None, RUNS_ONCE):
+        program = StoredProgram(learner._towards, compiler_options=options)
+        for transform in (jax.vmap, jax.jit):
+            result = transform(lambda s, f, program=program: program(s, f, RATE))(slow, fast)
+            np.testing.assert_array_equal(result, np.full((2, 3), 0.5))
     assert not folder.exists()
+
+
+def test_compiler_options_are_part_of_the_name_and_reach_the_compiler(folder):
+    for options in (None, RUNS_ONCE, {"xla_backend_optimization_level": 1}):
+        result = StoredProgram(learner._towards, compiler_options=options)(SLOW, FAST, RATE)
+        np.testing.assert_array_equal(result["weight"], [0.5, 3.0])
+    assert len(list(folder.iterdir())) == 3
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        StoredProgram(learner._towards, compiler_options={"no_such_option": 1})(SLOW, FAST, RATE)
 
 
 def test_given_up_buffers_are_given_up(folder):
