@@ -104,7 +104,7 @@ class Session:
         self.config = dataclasses.replace(
             config,
             learner=config.learner.for_limit(limit),
-            collection=config.collection.for_actions(self.spaces.action.layout.groups is not None),
+            collection=config.collection.for_actions(self.spaces.action.layout.discrete),
         )
         self.planner = build_planner(config, self.spaces)
         self.replay = Replay(

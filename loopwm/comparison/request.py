@@ -16,7 +16,7 @@ from loopwm.models import Scalable, Sizes, parameters_of
 Place = tuple[str, str, int]
 """Task, family and size."""
 
-FORMAT = 2
+FORMAT = 3
 """Number of this protocol's code: raised when a change makes old cells incomparable."""
 
 

@@ -161,6 +161,12 @@ class CollectionConfig:
     a new one every step."""
     search_hold: tuple[int, int] = (4, 32)
     """The same after random_steps."""
+    epsilon: float | None = None
+    """ε of temporally-extended ε-greedy exploration: chance, each env step of learning, that an
+    environment begins to hold a random action instead of what is planned; null is 0.01 for discrete
+    actions and 0 for others, as measured in docs/results/agents.md."""
+    epsilon_hold: tuple[int, int] = (1, 64)
+    """Env steps that such an action is held, at least and at most; log-uniform between."""
     updates_per_step: float | None = None
     """Update-to-data ratio: updates an env step; null is 2 for discrete actions and 1 for others,
     as measured in docs/results/agents.md."""
@@ -171,7 +177,7 @@ class CollectionConfig:
 
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
-        for name in ("random_hold", "search_hold"):
+        for name in ("random_hold", "search_hold", "epsilon_hold"):
             shortest, longest = getattr(self, name)
             if not 1 <= shortest <= longest:
                 raise UsageError(
@@ -198,6 +204,10 @@ class CollectionConfig:
                 f"collection.updates_per_step is {self.updates_per_step}; give more than 0, or "
                 "null."
             )
+        if self.epsilon is not None and not 0.0 <= self.epsilon <= 1.0:
+            raise UsageError(
+                f"collection.epsilon is {self.epsilon}; give a probability from 0 to 1, or null."
+            )
         if self.replay_capacity < 2 * self.envs:
             raise UsageError(
                 f"collection.replay_capacity is {self.replay_capacity} for {self.envs} "
@@ -205,10 +215,13 @@ class CollectionConfig:
             )
 
     def for_actions(self, discrete: bool) -> "CollectionConfig":
-        """These settings, with the number of updates that fits the kind of actions."""
-        if self.updates_per_step is not None:
-            return self
-        return dataclasses.replace(self, updates_per_step=2.0 if discrete else 1.0)
+        """These settings, with the numbers that fit the kind of actions where none are given."""
+        fitting = {
+            "updates_per_step": 2.0 if discrete else 1.0,
+            "epsilon": 0.01 if discrete else 0.0,
+        }
+        unsaid = {name: v for name, v in fitting.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **unsaid)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from loopwm.training.config import RunConfig
 from loopwm.training.counters import Counters
 from loopwm.training.devices import on_one_device
 from loopwm.training.exploration import may_learn
+from loopwm.training.ez_greedy import EzGreedy
 from loopwm.training.learner import LearnerState, Metrics, update
 from loopwm.training.replay import Replay
 from loopwm.training.run_folder import RunFolder
@@ -88,6 +89,8 @@ class Trainer:
         self.stop_requested = False
         envs = config.collection.envs
         self._random_state = random_actors[0].initial_state(seed=config.seed, batch=envs)
+        actor, seed = random_actors[0], config.seed + 1
+        self._ez_greedy = EzGreedy(config.collection, actor, self.rng, seed=seed)
         self.actor = self._actor_of(self.learner.networks)
         self._actor_state = self.actor.initial_state(seed=config.seed, batch=envs)
         self._returns, self._lengths = np.zeros(envs), np.zeros(envs, np.int64)
@@ -162,6 +165,7 @@ class Trainer:
         self._see(stepper.observation[mask])
         self._actor_state = self.actor.restart(self._actor_state, mask)
         self._random_state = self._random[0].restart(self._random_state, mask)
+        self._ez_greedy.restart(mask)
         self._returns[mask], self._lengths[mask] = 0.0, 0
 
     def _see(self, observations: np.ndarray) -> None:
@@ -180,6 +184,7 @@ class Trainer:
                     f"The planner's decision became NaN at env step {self.counters.env_steps}, so "
                     "lower learner.learning_rate or check the rewards"
                 )
+            action = self._ez_greedy.apply(stepper.raw, action)
             self._decisions.append(1e3 * (time.perf_counter() - began) / len(stepper.observation))
         else:
             search = self.counters.env_steps >= self.config.collection.random_steps

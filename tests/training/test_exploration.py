@@ -67,24 +67,33 @@ def test_numbers_of_steps_below_one_are_refused(assert_helpful):
         with pytest.raises(UsageError, match=f"collection.{name} is 0") as raised:
             CollectionConfig(**{name: 0})
         assert_helpful(raised)
-    for hold in ((0, 4), (5, 4)):
-        with pytest.raises(UsageError, match="collection.search_hold is") as raised:
-            CollectionConfig(search_hold=hold)
+    for name in ("search_hold", "epsilon_hold"):
+        for hold in ((0, 4), (5, 4)):
+            with pytest.raises(UsageError, match=f"collection.{name} is") as raised:
+                CollectionConfig(**{name: hold})
+            assert_helpful(raised)
+    for rate in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="collection.epsilon is") as raised:
+            CollectionConfig(epsilon=rate)
         assert_helpful(raised)
 
 
-def test_updates_a_step_follow_the_kind_of_actions_unless_said():
+def test_what_is_not_said_follows_the_kind_of_actions():
+    def numbers(config, discrete):
+        fitted = config.for_actions(discrete=discrete)
+        return fitted.updates_per_step, fitted.epsilon
+
     unsaid = CollectionConfig()
-    assert unsaid.for_actions(discrete=True).updates_per_step == 2.0
-    assert unsaid.for_actions(discrete=False).updates_per_step == 1.0
-    said = CollectionConfig(updates_per_step=0.5)
-    assert said.for_actions(discrete=True) is said
+    assert (numbers(unsaid, True), numbers(unsaid, False)) == ((2.0, 0.01), (1.0, 0.0))
+    assert numbers(CollectionConfig(updates_per_step=0.5), True) == (0.5, 0.01)
+    assert numbers(CollectionConfig(epsilon=0.5), False) == (1.0, 0.5)
+    said = CollectionConfig(updates_per_step=0.5, epsilon=0.0)
+    assert numbers(said, True) == (0.5, 0.0)
 
 
-@pytest.mark.parametrize("env, expected", [("CartPole-v1", 2.0), ("Pendulum-v1", 1.0)])
-def test_a_session_fills_it_in(env, expected):
-    debug = resolve_config(
-        env, config="debug", overrides={"collection": {"updates_per_step": None}}
-    )
+@pytest.mark.parametrize("env, discrete", [("CartPole-v1", True), ("Pendulum-v1", False)])
+def test_a_session_fills_it_in(env, discrete):
+    overrides = {"collection": {"updates_per_step": None}}
+    debug = resolve_config(env, config="debug", overrides=overrides)
     assert debug.collection.updates_per_step is None
-    assert Session(env, debug).config.collection.updates_per_step == expected
+    assert Session(env, debug).config.collection == debug.collection.for_actions(discrete)
