@@ -1,5 +1,6 @@
 """What a run leaves behind, and the Python contract; all with the `debug` preset."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -99,8 +100,14 @@ def test_the_folder_is_laid_out_as_promised(name, request):
     replays = sorted(int(p.name) for p in folder.replay.iterdir())
     assert replays == checkpoint.steps(folder)
     assert not list(run.path.rglob("*.tmp"))
-    env = {"cartpole_run": "CartPole-v1", "pendulum_run": "Pendulum-v1"}[name]
-    assert folder.read_config() == resolve_config(env, config="debug", seed=0)
+    env, discrete = {
+        "cartpole_run": ("CartPole-v1", True),
+        "pendulum_run": ("Pendulum-v1", False),
+    }[name]
+    given = resolve_config(env, config="debug", seed=0)
+    # What was left open is filled in for the kind of actions.
+    filled = dataclasses.replace(given, collection=given.collection.for_actions(discrete))
+    assert folder.read_config() == filled != given
 
 
 @pytest.mark.parametrize("name", ["cartpole_run", "pendulum_run"])

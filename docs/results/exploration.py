@@ -6,8 +6,9 @@
 Env steps to the threshold on tasks whose reward says nothing until the goal is found. Each setting
 changes two things: how random actions search before learning, and what is added to imagined rewards
 in the decisions of training (`planning.bonus`; never in evaluation). `held` is the default: random
-actions held 4 to 32 steps until a task has ended, no bonus. `plain` draws a new random action every
-step for 250 steps and has no bonus; the others add a bonus to `plain`, and `held+` ones to `held`.
+actions held 4 to 32 steps until a task has ended, now and then one while learning, no bonus.
+`plain` draws a new random action every step for 250 steps, then none, and has no bonus; the others
+add a bonus to `plain`, and `held+` ones to `held`.
 Every run has a core of its own; finished ones are kept in runs/exploration and not repeated.
 """
 
@@ -34,7 +35,7 @@ CASES = {
     "MountainCar-v0": Case(-110, 15_000),
     "MountainCarContinuous-v0": Case(90, 10_000),
 }
-PLAIN = ("collection.random_hold=1,1", "collection.search_steps=250")
+PLAIN = ("collection.random_hold=1,1", "collection.search_steps=250", "collection.epsilon=0")
 BONUSES = ("residual", "certified", "disagreement")
 SETTINGS: dict[str, tuple[str, ...]] = {
     "held": (),
