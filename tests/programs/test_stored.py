@@ -13,9 +13,20 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from loopwm.actions import ActionLayout
+from loopwm.agents import RandomAgent, random
+from loopwm.core import CoreConfig
+from loopwm.models import (
+    LoopedConfig,
+    Sizes,
+    ValueConfig,
+    build_networks,
+    networks,
+    resolve_networks,
+)
 from loopwm.nn import L1CappedMix, infinity
 from loopwm.programs import RUNS_ONCE, StoredProgram, identity, keep_in, program_name, stored
-from loopwm.training import learner, losses
+from loopwm.training import LearnerConfig, learner, losses
 
 SLOW, FAST = (
     {"weight": jnp.array([0.0, 2.0]), "name": None},
@@ -47,6 +58,16 @@ def never_compile(monkeypatch):
         monkeypatch.setattr(StoredProgram, "_compile", refuse)
 
     return apply
+
+
+class Discretes:
+    """Observations are vectors already, and actions the categories' numbers."""
+
+    def encode_observation(self, observation):
+        return observation, True
+
+    def decode_action(self, u):
+        return np.argmax(u, axis=-1)
 
 
 def moved(slow, fast, rate):
@@ -203,6 +224,31 @@ def test_what_is_static_comes_back(folder, never_compile):
 
 def name(*arguments, function=learner._towards):
     return program_name(function, arguments)
+
+
+def test_a_second_start_traces_nothing_until_its_first_update(folder, monkeypatch, never_compile):
+    programs = (networks._built, networks._resolved, learner._initial, learner._started)
+    programs += (random._drawn,)
+
+    def started():
+        for program in programs:
+            monkeypatch.setattr(program, "_programs", {})
+        sizes, layout = Sizes(observation=3, action=2), ActionLayout.categorical(2)
+        config = LoopedConfig(latent=6, hidden=6, depth=2, core=CoreConfig(width=6, layers=1))
+        heads = ValueConfig(hidden=6, depth=1, bins=21)
+        built = build_networks(config, heads, sizes, actions=layout, key=jax.random.key(0))
+        state = learner.init_learner(built, LearnerConfig(), key=jax.random.key(1))
+        state = learner.start_values(state, 0.25)
+        agent = RandomAgent(actions=layout, spaces=Discretes())
+        actions, _ = agent.act(np.zeros((2, 3), np.float32))
+        return resolve_networks(state.networks), actions
+
+    first = started()
+    assert len(list(folder.iterdir())) == len(programs)
+    never_compile()
+    second = started()
+    assert eqx.tree_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
 
 
 def test_a_name_is_the_same_for_other_values_of_the_same_kind():

@@ -25,6 +25,7 @@ from loopwm.evaluation.compare.outcome_model import WithOutcome, outcome_loss
 from loopwm.evaluation.compare.protocol import DynamicsProtocol
 from loopwm.models import AbstractWorldModel, EveryDepth, Sizes
 from loopwm.models.world_model import WorldModelBuilder
+from loopwm.programs import RUNS_ONCE
 from loopwm.training.deferred import DeferredConfig
 from loopwm.training.open_loop import OpenLoopWorldModel
 from loopwm.training.supervised import (
@@ -193,7 +194,7 @@ def _fresh(builder: WorldModelBuilder, sizes: Sizes, *, key: PRNGKeyArray) -> Ab
 
 # It runs once, so the time that a compiler takes to optimise it would be lost.
 _build = eqx.filter_jit(  # pyright: ignore[reportCallIssue] -- passes on what jax.jit takes
-    _fresh, compiler_options={"xla_backend_optimization_level": 0}
+    _fresh, compiler_options=RUNS_ONCE
 )
 
 
