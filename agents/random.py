@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from loopwm.actions import ActionLayout
+from loopwm.actions import ActionLayout, held_steps
 from loopwm.agents.interface import AbstractAgent, AgentState, DecisionStats, SpaceCodec
 from loopwm.models import uniform_actions
 from loopwm.programs import StoredProgram
@@ -24,9 +24,8 @@ class Held(NamedTuple):
 class RandomAgent(AbstractAgent):
     r"""Uniform actions, whatever it sees, each held for a random number of steps.
 
-    The number is log-uniform: $\lfloor m ((n + 1) / m)^v \rfloor$ with v uniform in [0, 1), m the
-    shortest and n the longest. Held actions reach states that actions drawn anew every step, which
-    cancel out, do not.
+    The number is log-uniform (`loopwm.actions.held_steps`). Held actions reach states that actions
+    drawn anew every step, which cancel out, do not.
 
     Source: Dabney et al. 2021, "Temporally-Extended ε-Greedy Exploration" (arXiv 2006.01782), with
         another law of durations.
@@ -54,13 +53,10 @@ def _drawn(
     frozen: tuple[ActionLayout, tuple[int, int]], key: PRNGKeyArray, held: Held
 ) -> tuple[PRNGKeyArray, Array, Held]:
     """The next key, the actions of this step, and what is held after it."""
-    (actions, (shortest, longest)), batch = frozen, len(held.left)
+    (actions, hold), batch = frozen, len(held.left)
     key, key_actions, key_steps = jax.random.split(key, 3)
     drawn = uniform_actions(actions, batch, key=key_actions)
-    exponent = jax.random.uniform(key_steps, (batch,))
-    steps = jnp.floor(shortest * ((longest + 1.0) / shortest) ** exponent).astype(jnp.int32)
-    # Rounding may lift a power to n + 1.
-    steps = jnp.clip(steps, shortest, longest)
+    steps = held_steps(jax.random.uniform(key_steps, (batch,)), hold)
     over = held.left == 0
     action = jnp.where(over[:, None], drawn, held.action)
     left = jnp.where(over, steps, held.left) - 1

@@ -6,6 +6,8 @@ from loopwm.envs import flood_maze as flood_maze
 from loopwm.envs import nlink_pendulum as nlink_pendulum
 from loopwm.envs import sliding_ice as sliding_ice
 from loopwm.envs import thresholds as thresholds
+from loopwm.envs.action_repeat import ActionRepeat as ActionRepeat
+from loopwm.envs.action_repeat import RepeatedSource as RepeatedSource
 from loopwm.envs.actions import AbstractActionCodec as AbstractActionCodec
 from loopwm.envs.actions import action_codec as action_codec
 from loopwm.envs.codec import AbstractObservationCodec as AbstractObservationCodec
@@ -13,6 +15,7 @@ from loopwm.envs.depth import DepthTransitions as DepthTransitions
 from loopwm.envs.guard import GuardedEnv as GuardedEnv
 from loopwm.envs.limits import time_limit as time_limit
 from loopwm.envs.make import EnvSource as EnvSource
+from loopwm.envs.make import env_id as env_id
 from loopwm.envs.make import env_name as env_name
 from loopwm.envs.make import make as make
 from loopwm.envs.make import registered as registered

@@ -2,15 +2,23 @@
 
 import gymnasium as gym
 
+from loopwm.envs.action_repeat import ActionRepeat
+
 
 def time_limit(env: gym.Env) -> int | None:
     """Steps after which an environment's time limit truncates an episode; None without one.
 
-    A limit that the environment keeps by itself, without saying so in its spec, is not known here.
+    Where `ActionRepeat` wraps the limit, a step is all repeats of an action. A limit that the
+    environment keeps by itself, without saying so in its spec, is not known here.
     """
-    limits = [None if env.spec is None else env.spec.max_episode_steps]
+    given, times = None if env.spec is None else env.spec.max_episode_steps, 1
+    limits: list[int] = []
     while isinstance(env, gym.Wrapper):
+        if isinstance(env, ActionRepeat):
+            times *= env.times
         if isinstance(env, gym.wrappers.TimeLimit):
-            limits.append(env._max_episode_steps)
+            limits.append(-(-env._max_episode_steps // times))
         env = env.env
-    return min((limit for limit in limits if limit is not None), default=None)
+    if given is not None:
+        limits.append(-(-given // times))
+    return min(limits, default=None)

@@ -4,23 +4,33 @@ from collections.abc import Callable
 
 import gymnasium as gym
 
+from loopwm.envs.action_repeat import ActionRepeat, RepeatedSource
 from loopwm.envs.guard import GuardedEnv, missing_package
 from loopwm.errors import UsageError, as_clause
 
-EnvSource = str | Callable[[], gym.Env]
-"""A Gymnasium id ("CartPole-v1", "my_module:MyEnv-v0") or a function that makes an environment."""
+EnvSource = str | Callable[[], gym.Env] | RepeatedSource
+"""A Gymnasium id ("CartPole-v1", "my_module:MyEnv-v0"), a function that makes an environment, or
+one of both with actions that are repeated."""
 
 
 def env_name(source: EnvSource) -> str:
     """The name of an environment for files and messages."""
+    if isinstance(source, RepeatedSource):
+        return env_name(source.source)
     return source if isinstance(source, str) else getattr(source, "__name__", repr(source))
+
+
+def env_id(source: EnvSource) -> str | None:
+    """The Gymnasium id of an environment; None where a function makes it."""
+    inner = source.source if isinstance(source, RepeatedSource) else source
+    return inner if isinstance(inner, str) else None
 
 
 def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
     """Makes one guarded environment.
 
     Args:
-        source: id or function.
+        source: id or function, or one of both with repeated actions.
         render_mode: Gymnasium render mode.
 
     Returns:
@@ -29,6 +39,8 @@ def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
     Raises:
         UsageError: unknown id, module that cannot be imported, missing package.
     """
+    if isinstance(source, RepeatedSource):
+        return ActionRepeat(make(source.source, render_mode=render_mode), source.times)
     name = env_name(source)
     try:
         if not isinstance(source, str):

@@ -17,7 +17,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvCreator, EnvSpec, load_env_creator
 from gymnasium.vector.async_vector_env import AsyncState
 
-from loopwm.envs.make import EnvSource, env_name, make
+from loopwm.envs.make import EnvSource, env_id, env_name, make
 from loopwm.errors import RunFailure, UsageError, as_clause
 
 _PATIENCE = 5.0
@@ -37,7 +37,7 @@ class DeferredEnv(gym.Env):
         observation_space: gym.Space,
         action_space: gym.Space,
     ):
-        """Args: id or function, the id's spec where it has one, and the spaces expected."""
+        """Args: the source, its id's spec where it has one, and the spaces expected."""
         self.observation_space, self.action_space = observation_space, action_space
         self._source, self._spec = source, spec
         self._env: gym.Env | None = None
@@ -102,7 +102,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         single = make(source)
         spaces = (single.observation_space, single.action_space)
         single.close()
-        spec = gym.registry.get(source) if isinstance(source, str) else None
+        spec = gym.registry.get(env_id(source) or "")
         spec = None if spec is None else whole_spec(spec)
         # Before any process is started: whatever happens, none survives this one.
         atexit.register(self._kill)

@@ -1,6 +1,9 @@
-"""What environments, models and planners agree on about encoded actions."""
+"""What environments, models and planners agree on about actions."""
 
 import dataclasses
+
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from loopwm.errors import UsageError
 
@@ -41,3 +44,21 @@ class ActionLayout:
     def discrete(self) -> bool:
         """Whether u is made of one-hot groups."""
         return self.groups is not None
+
+
+def held_steps(
+    v: Float[Array | np.ndarray, "*any"], hold: tuple[int, int]
+) -> Int[Array | np.ndarray, "*any"]:
+    r"""For how many steps an action is held, log-uniform: $\lfloor m ((n + 1) / m)^v \rfloor$.
+
+    Args:
+        v: uniform in [0, 1), any shape; a NumPy array or a JAX one.
+        hold: m and n, the fewest and the most steps, at least 1.
+
+    Returns:
+        The numbers of steps, int32, the shape of v.
+    """
+    shortest, longest = hold
+    steps = shortest * ((longest + 1.0) / shortest) ** v
+    # Rounding may lift a power to n + 1.
+    return steps.astype(np.int32).clip(shortest, longest)

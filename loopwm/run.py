@@ -104,7 +104,7 @@ def train(
     resolved = resolve_config(
         env_name(env), config=config, overrides=overrides, seed=seed, steps=steps
     )
-    session = Session(env, resolved)
+    session = Session(resolved.source(env), resolved)
     folder = RunFolder.create(out if out is not None else fresh_folder(resolved), session.config)
     return session.run(folder, resume=False, quiet=quiet)
 
@@ -150,7 +150,7 @@ def resume(
         )
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
-    session = Session(config.env if env is None else env, config)
+    session = Session(config.source(env), config)
     return session.run(folder, resume=True, quiet=quiet)
 
 
@@ -184,7 +184,7 @@ def _agent_of(
 ) -> PlanningAgent | PolicyAgent:
     enable_compile_cache()
     config, kept = saved.config, saved.networks
-    spaces = Spaces.of_source(config.env if env is None else env)
+    spaces = Spaces.of_source(config.source(env))
     skeleton = {
         "learner": {kept: build_run_networks(config, spaces)},
         "normalizer": Normalizer.create(spaces.observation.size),
@@ -251,8 +251,7 @@ def evaluate_run(
     """
     saved = read_agent(run)
     agent, config = _agent_of(saved, env, planner, rule), saved.config
-    source = config.env if env is None else env
-    limit = config.evaluation.max_episode_steps
+    source, limit = config.source(env), config.evaluation.decisions(config.action_repeat)
     result = run_episodes(
         agent, source, Spaces.of_source(source), episodes=episodes, seed=seed, max_steps=limit
     )

@@ -12,7 +12,16 @@ import jax
 import numpy as np
 
 from loopwm.agents import PlanningAgent, RandomAgent
-from loopwm.envs import EnvSource, Spaces, VectorStepper, make, make_vector, thresholds, time_limit
+from loopwm.envs import (
+    EnvSource,
+    Spaces,
+    VectorStepper,
+    env_id,
+    make,
+    make_vector,
+    thresholds,
+    time_limit,
+)
 from loopwm.errors import RunFailure, as_clause
 from loopwm.evaluation import (
     STEPS,
@@ -196,7 +205,7 @@ class Session:
             self.spaces,
             episodes=evaluation.episodes,
             seed=seed,
-            max_steps=evaluation.max_episode_steps,
+            max_steps=evaluation.decisions(self.config.action_repeat),
             stop=lambda: trainer.stop_requested,
             record=STEPS,
         )
@@ -261,9 +270,10 @@ class Session:
 
     def _resume_command(self, folder: RunFolder) -> str:
         path = str(folder.path)
-        if not isinstance(self.source, str):
+        env = env_id(self.source)
+        if env is None:
             return f"loopwm.resume({path!r}, env={self.config.env})"
-        return shlex.join(["loopwm", "train", self.source, "--resume", path])
+        return shlex.join(["loopwm", "train", env, "--resume", path])
 
     def _depth(self, agent: PlanningAgent) -> DepthAnalysis | str | None:
         """What the loops are worth at the end of training, or why that is not known."""

@@ -34,7 +34,7 @@ def study_run(
     """
     sizes = StudyConfig() if config is None else config
     agent, made = load(run, env=env), read_agent(run).config
-    source = made.env if env is None else env
+    source = made.source(env)
     spaces = Spaces.of_source(source)
     visits = visit(agent, source, spaces, steps=sizes.episode_steps, seed=sizes.seed)
     return study_world_model(

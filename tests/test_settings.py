@@ -108,7 +108,7 @@ def test_what_is_no_pair_is_refused(pair, assert_helpful):
 
 
 def test_presets():
-    assert {"debug", "classic_control"} <= set(configs.names())
+    assert {"debug", "classic_control", "box2d"} <= set(configs.names())
     for name in configs.names():
         assert isinstance(resolve_config("CartPole-v1", config=name), RunConfig)
     assert resolve_config("CartPole-v1") == resolve_config("CartPole-v1", config="classic_control")

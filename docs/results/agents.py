@@ -47,6 +47,8 @@ class Case:
     """Env steps between a peer's evaluations."""
     our_every: int = 250
     """Env steps between evaluations of ours."""
+    preset: str | None = None
+    """Of ours; the default one when None."""
 
 
 CASES = {
@@ -58,7 +60,7 @@ CASES = {
     "InvertedPendulum-v5": Case(950, 2_000, 3_000, "SAC", 30_000, 500),
     "InvertedDoublePendulum-v5": Case(9_000, 4_000, 5_000, "SAC", 30_000, 500),
     "Reacher-v5": Case(-6, 4_000, 6_000, "SAC", 30_000, 500),
-    "LunarLander-v3": Case(200, 17_500, 25_000, "DQN", 100_000, 1_000, 1_000),
+    "LunarLander-v3": Case(200, 17_500, 25_000, "DQN", 100_000, 1_000, 1_000, "box2d"),
     "Hopper-v5": Case(None, None, 50_000, "SAC", 50_000, 5_000, 5_000),
 }
 
@@ -189,10 +191,11 @@ def run_peer(env: str, seed: int, core: int) -> None:
 
 
 def run_ours(env: str, seed: int, core: int) -> None:
-    """Our agent by the command line, its default preset."""
+    """Our agent by the command line."""
     out, case = ROOT / "ours" / f"{env}-{seed}", CASES[env]
     until = [] if case.threshold is None else [f"evaluation.threshold={case.threshold}", STOP]
-    ours(env, seed, core, out, case.steps, f"evaluation.every={case.our_every}", *until)
+    every = f"evaluation.every={case.our_every}"
+    ours(env, seed, core, out, case.steps, every, *until, preset=case.preset)
 
 
 def both(envs: list[str], seeds: list[int]) -> None:

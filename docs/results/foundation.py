@@ -39,13 +39,20 @@ def on_core(core: int, words: list[str]) -> list[str]:
 
 
 def ours(
-    env: str, seed: int, core: int, out: pathlib.Path, steps: int, *settings: str
+    env: str,
+    seed: int,
+    core: int,
+    out: pathlib.Path,
+    steps: int,
+    *settings: str,
+    preset: str | None = None,
 ) -> pathlib.Path:
     """Trains one run with the command line, pinned to a core."""
     if not (out / "finished").exists():
         shutil.rmtree(out, ignore_errors=True)
         words = [sys.executable, "-m", "loopwm.cli.main", "train", env, "--seed", str(seed)]
         words += ["--steps", str(steps), "--out", str(out)]
+        words += [] if preset is None else ["--config", preset]
         words += [word for setting in settings for word in ("--set", setting)]
         subprocess.run(
             on_core(core, words), env=environment(), check=True, stderr=subprocess.DEVNULL

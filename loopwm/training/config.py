@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from loopwm.envs import VectorKind
+from loopwm.envs import EnvSource, RepeatedSource, VectorKind
 from loopwm.errors import UsageError
 from loopwm.models import WORLD_MODELS, LoopedConfig, ValueConfig, WorldModelBuilder
 from loopwm.planning import PlanningConfig
@@ -157,16 +157,16 @@ class CollectionConfig:
     """Env steps with random actions at most: they go on after random_steps while no task has ended
     and rewards depend on nothing but the action, so that there is nothing to plan for."""
     random_hold: tuple[int, int] = (1, 16)
-    """Env steps that a random action is held, at least and at most; log-uniform between. 1, 1 draws
-    a new one every step."""
+    """Decisions that a random action is held, at least and at most; log-uniform between. 1, 1 draws
+    a new one every time."""
     search_hold: tuple[int, int] = (4, 32)
     """The same after random_steps."""
     epsilon: float | None = None
-    """ε of temporally-extended ε-greedy exploration: chance, each env step of learning, that an
+    """ε of temporally-extended ε-greedy exploration: chance, each decision while learning, that an
     environment begins to hold a random action instead of what is planned; null is 0.01 for discrete
     actions and 0 for others, as measured in docs/results/agents.md."""
     epsilon_hold: tuple[int, int] = (1, 64)
-    """Env steps that such an action is held, at least and at most; log-uniform between."""
+    """Decisions that such an action is held, at least and at most; log-uniform between."""
     updates_per_step: float | None = None
     """Update-to-data ratio: updates an env step; null is 2 for discrete actions and 1 for others,
     as measured in docs/results/agents.md."""
@@ -233,7 +233,7 @@ class EvaluationConfig:
     episodes: int = 10
     """Episodes an evaluation, played side by side."""
     max_episode_steps: int = 10_000
-    """An evaluation episode that the environment itself does not end is cut here."""
+    """Env steps after which an evaluation episode is cut that the environment does not end."""
     threshold: float | None = None
     """Mean return that counts as solved; the environment's own when null."""
     stop_when_solved: bool = False
@@ -247,6 +247,10 @@ class EvaluationConfig:
                 f"{self.episodes} and {self.max_episode_steps}; each needs to be at least 1."
             )
 
+    def decisions(self, action_repeat: int) -> int:
+        """Decisions after which an evaluation episode is cut."""
+        return -(-self.max_episode_steps // action_repeat)
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -254,6 +258,10 @@ class RunConfig:
 
     env: str = "CartPole-v1"
     """Gymnasium id, `module:Id` included."""
+    action_repeat: int = 1
+    """Env steps that each action is taken for, in training and in evaluation. Horizons, holds,
+    chances, γ and λ count decisions then; `steps`, the update ratio and whatever else is said in
+    env steps stays in env steps. A decision that an episode's end cuts short counts whole."""
     seed: int = 0
     """Seed of everything random."""
     steps: int = 2_000
@@ -277,6 +285,8 @@ class RunConfig:
 
     def __post_init__(self):
         """Refuses counts below 1 and negative seeds."""
+        if self.action_repeat < 1:
+            raise UsageError(f"action_repeat is {self.action_repeat}; give at least 1.")
         if self.steps < 1 or self.checkpoint_every < 1:
             raise UsageError(
                 f"steps is {self.steps} and checkpoint_every {self.checkpoint_every}; each needs "
@@ -291,3 +301,10 @@ class RunConfig:
                 "whose number could be drawn; set it to fixed."
             )
         self.planning.check_depth(loops)
+
+    def source(self, env: EnvSource | None = None) -> EnvSource:
+        """What the run's agent acts in: its own environment or one given instead, with repeats."""
+        given = self.env if env is None else env
+        if self.action_repeat == 1 or isinstance(given, RepeatedSource):
+            return given
+        return RepeatedSource(given, self.action_repeat)

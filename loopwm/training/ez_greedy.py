@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from loopwm.actions import held_steps
 from loopwm.training.actor import Actor
 from loopwm.training.config import CollectionConfig
 
@@ -13,8 +14,8 @@ class EzGreedy:
     r"""Exploration that lasts: now and then an environment is at one random action for some steps.
 
     At a step that nothing is held at, a hold begins with probability ε (`collection.epsilon`). It
-    lasts $\lfloor m ((n + 1) / m)^v \rfloor$ steps, v uniform in [0, 1), m and n the two numbers of
-    `collection.epsilon_hold`, or until the episode ends. What takes many equal actions in a row is
+    lasts a log-uniform number of steps (`loopwm.actions.held_steps`, `collection.epsilon_hold`), or
+    until the episode ends. What takes many equal actions in a row is
     found in this way; a plan that draws each of them does not make them.
 
     Source: Dabney et al. 2021, "Temporally-Extended ε-Greedy Exploration" (arXiv 2006.01782), with
@@ -27,16 +28,21 @@ class EzGreedy:
         """Nothing is held.
 
         Args:
-            config: ε, m and n, and the number of environments.
+            config: ε, how long actions are held, and the number of environments.
             actor: draws a new random action whenever it is restarted.
             rng: draws when holds begin and how long they last; left alone where ε is 0.
             seed: of the actor's own randomness.
         """
         self._epsilon = config.epsilon or 0.0
         self._hold, self._actor, self._rng = config.epsilon_hold, actor, rng
-        self._state = actor.initial_state(seed=seed, batch=config.envs)
+        self._envs = config.envs
+        self.reseed(seed)
         self._left = np.zeros(config.envs, np.int64)
         self._held: np.ndarray | None = None
+
+    def reseed(self, seed: int) -> None:
+        """Draws other actions from now on."""
+        self._state = self._actor.initial_state(seed=seed, batch=self._envs)
 
     def restart(self, mask: Bool[np.ndarray, " envs"]) -> None:
         """Lets go in environments whose episode has just begun, shape (envs,)."""
@@ -59,17 +65,13 @@ class EzGreedy:
             state = self._actor.restart(self._state, begins)
             drawn, self._state = self._actor.act(observation, state, explore=True)
             self._held = _where(begins, drawn, planned if self._held is None else self._held)
-            self._left = np.where(begins, self._durations(), self._left)
+            steps = held_steps(self._rng.random(len(self._left)), self._hold)
+            self._left = np.where(begins, steps, self._left)
         if self._held is None:
             return planned
         actions = _where(self._left > 0, self._held, planned)
         self._left = np.maximum(self._left - 1, 0)
         return actions
-
-    def _durations(self) -> np.ndarray:
-        shortest, longest = self._hold
-        powers = ((longest + 1.0) / shortest) ** self._rng.random(len(self._left))
-        return np.clip(np.floor(shortest * powers), shortest, longest).astype(np.int64)
 
 
 def _where(mask: np.ndarray, chosen: np.ndarray, others: np.ndarray) -> np.ndarray:

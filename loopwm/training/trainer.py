@@ -89,8 +89,7 @@ class Trainer:
         self.stop_requested = False
         envs = config.collection.envs
         self._random_state = random_actors[0].initial_state(seed=config.seed, batch=envs)
-        actor, seed = random_actors[0], config.seed + 1
-        self._ez_greedy = EzGreedy(config.collection, actor, self.rng, seed=seed)
+        self._holds = EzGreedy(config.collection, random_actors[0], self.rng, seed=config.seed + 1)
         self.actor = self._actor_of(self.learner.networks)
         self._actor_state = self.actor.initial_state(seed=config.seed, batch=envs)
         self._returns, self._lengths = np.zeros(envs), np.zeros(envs, np.int64)
@@ -165,7 +164,7 @@ class Trainer:
         self._see(stepper.observation[mask])
         self._actor_state = self.actor.restart(self._actor_state, mask)
         self._random_state = self._random[0].restart(self._random_state, mask)
-        self._ez_greedy.restart(mask)
+        self._holds.restart(mask)
         self._returns[mask], self._lengths[mask] = 0.0, 0
 
     def _see(self, observations: np.ndarray) -> None:
@@ -184,7 +183,7 @@ class Trainer:
                     f"The planner's decision became NaN at env step {self.counters.env_steps}, so "
                     "lower learner.learning_rate or check the rewards"
                 )
-            action = self._ez_greedy.apply(stepper.raw, action)
+            action = self._holds.apply(stepper.raw, action)
             self._decisions.append(1e3 * (time.perf_counter() - began) / len(stepper.observation))
         else:
             search = self.counters.env_steps >= self.config.collection.random_steps
@@ -215,16 +214,16 @@ class Trainer:
         ratio = collection.updates_per_step
         assert ratio is not None, "a session fills it in for the kind of actions"
         was_learning, before = self.learning, counters.env_steps
-        counters.env_steps += int(real.sum())
+        counters.env_steps += (steps := int(real.sum()) * self.config.action_repeat)
         if not was_learning and may_learn(self.replay, collection, before, counters.env_steps):
             counters.learning_since = counters.env_steps
         counters.reward_scale = max(counters.reward_scale, *np.abs(rewards), 1e-8)
         if was_learning:
-            counters.updates_owed += ratio * float(real.sum())
+            counters.updates_owed += ratio * steps
         elif self.learning:
             counters.updates_owed = ratio * counters.env_steps
         self._returns[real] += rewards
-        self._lengths[real] += 1
+        self._lengths[real] += self.config.action_repeat
         ended = transitions.terminated | transitions.truncated
         if np.any(ended):
             self._last_return = float(self._returns[ended][-1])
@@ -379,8 +378,7 @@ class Trainer:
         """Takes over the newest checkpoint; a new episode begins after it."""
         arrays, meta = checkpoint.load(self.folder)
         tree = checkpoint.with_arrays(self._tree(), arrays)
-        self.learner = tree["learner"]
-        self.normalizer = tree["normalizer"]
+        self.learner, self.normalizer = tree["learner"], tree["normalizer"]
         self.counters = Counters(**meta["counters"])
         self.rng.bit_generator.state = meta["rng"]
         self._last_return = meta["last_return"]
@@ -390,6 +388,7 @@ class Trainer:
         keys = tree["keys"]
         self._actor_state = eqx.tree_at(lambda s: s.key, self._actor_state, keys["actor"])
         self._random_state = eqx.tree_at(lambda s: s.key, self._random_state, keys["random"])
+        self._holds.reseed(self._env_seed())
         self.folder.rewrite_evals(self.folder.read_evals(up_to=self.counters.env_steps))
 
     def _tree(self) -> dict[str, Any]:

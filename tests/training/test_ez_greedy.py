@@ -1,5 +1,6 @@
 """Random actions that are held among planned ones."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -99,3 +100,9 @@ def test_a_run_holds_random_actions_once_it_learns(tmp_path, compile_cache):
     held = actions[32:].reshape(20, 5)
     np.testing.assert_array_equal(held, np.repeat(held[:, :1], 5, axis=1))
     assert len({*held[:, 0]}) == 20
+    # Going on is no repetition: the actions that are held then are others.
+    longer = Session("Pendulum-v1", dataclasses.replace(config, steps=232))
+    longer.run(RunFolder.open(tmp_path / "run"), resume=True, quiet=True)
+    later = longer.replay.steps()[0][132:, 0].reshape(20, 5)
+    np.testing.assert_array_equal(later, np.repeat(later[:, :1], 5, axis=1))
+    assert not {*later[:, 0]} & {*held[:, 0]}

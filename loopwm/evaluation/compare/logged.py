@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
+from loopwm.actions import held_steps
 from loopwm.envs import Spaces, make
 from loopwm.errors import RunFailure
 from loopwm.evaluation.compare.protocol import DynamicsProtocol
@@ -103,9 +104,7 @@ class _Held:
     def __call__(self, observation: object) -> object:
         del observation
         if self.left == 0:
-            low, high = _HOLD
-            drawn = low * ((high + 1.0) / low) ** self.rng.uniform()
-            self.left = int(np.clip(np.floor(drawn), low, high))
+            self.left = int(held_steps(np.asarray(self.rng.uniform()), _HOLD))
             self.action = self.env.action_space.sample()
         self.left -= 1
         return self.action
