@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
@@ -36,7 +37,15 @@ from loopwm.evaluation import (
     watch,
     write_report,
 )
-from loopwm.models import EveryDepth, Networks, Normalizer, Sizes, build_networks, count_parameters
+from loopwm.models import (
+    EveryDepth,
+    Networks,
+    Normalizer,
+    Sizes,
+    build_networks,
+    building_is_kept,
+    count_parameters,
+)
 from loopwm.planning import AbstractPlanner, check_bonus
 from loopwm.training import (
     Actor,
@@ -53,6 +62,7 @@ from loopwm.training import (
     check_devices,
     checkpoint,
     init_learner,
+    prepare_update,
 )
 
 
@@ -62,19 +72,49 @@ class Interrupted(RunFailure):
 
 def build_run_networks(config: RunConfig, spaces: Spaces) -> Networks:
     """Freshly initialised networks of a run, from its seed."""
-    sizes = Sizes(
+    key = jax.random.key(config.seed)
+    layout = spaces.action.layout
+    return build_networks(config.model, config.heads, _sizes(spaces), actions=layout, key=key)
+
+
+def _sizes(spaces: Spaces) -> Sizes:
+    return Sizes(
         observation=spaces.observation.size,
         action=spaces.action.size,
         shape=spaces.observation.shape,
         image=spaces.observation.image,
     )
-    return build_networks(
-        config.model,
-        config.heads,
-        sizes,
-        actions=spaces.action.layout,
-        key=jax.random.key(config.seed),
-    )
+
+
+def _first_learner(config: RunConfig, networks: Networks) -> LearnerState:
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    return init_learner(networks, config.learner, key=key)
+
+
+def _compile_ahead(config: RunConfig, spaces: Spaces, replay: Replay) -> threading.Thread | None:
+    """Begins to compile the learner's program, beside the building and the random steps.
+
+    It is most of what the first run in an environment waits for. None where that is not needed: the
+    program that builds the networks is kept, and so is the learner's as a rule; or the run is over
+    before learning begins.
+    """
+    layout, collection, learner = spaces.action.layout, config.collection, config.learner
+    kept = building_is_kept(config.model, config.heads, _sizes(spaces), actions=layout)
+    if kept or config.steps <= collection.random_steps:
+        return None
+    batch = replay.blank(collection.updates_per_call, learner.batch_size, learner.sequence)
+
+    def compile_it() -> None:
+        # Whatever is wrong here is raised again, and said, where the same is done in earnest.
+        with contextlib.suppress(Exception):
+            state = eqx.filter_eval_shape(
+                lambda: _first_learner(config, build_run_networks(config, spaces))
+            )
+            prepare_update(state, batch, Normalizer.create(spaces.observation.size), learner)
+
+    thread = threading.Thread(target=compile_it, name="learner's program")
+    thread.start()
+    return thread
 
 
 def build_planner(config: RunConfig, spaces: Spaces, name: str | None = None) -> AbstractPlanner:
@@ -123,14 +163,14 @@ class Session:
             self.spaces.action.size,
             self.spaces.observation.dtype,
         )
+        self._compiling = _compile_ahead(self.config, self.spaces, self.replay)
         self.networks = build_run_networks(config, self.spaces)
         check_bonus(config.planning.bonus, self.networks.world_model)
         self._watched: Watched | None = None
 
     def run(self, folder: RunFolder, *, resume: bool, quiet: bool) -> PlanningAgent:
         """Trains in the folder; see `train`."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
-        learner = init_learner(self.networks, self.config.learner, key=key)
+        learner = _first_learner(self.config, self.networks)
         done = checkpoint.steps(folder)[-1] if resume else 0
         collection = self.config.collection
         vector = make_vector(
@@ -166,6 +206,8 @@ class Session:
         finally:
             telemetry.close()
             vector.close()
+            if self._compiling is not None:
+                self._compiling.join()
         if not finished:
             raise Interrupted(
                 f"Stopped at env step {trainer.counters.env_steps} and saved; go on with: "

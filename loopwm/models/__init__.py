@@ -22,6 +22,7 @@ from loopwm.models.looped import LoopedConfig as LoopedConfig
 from loopwm.models.looped import LoopedWorldModel as LoopedWorldModel
 from loopwm.models.networks import Networks as Networks
 from loopwm.models.networks import build_networks as build_networks
+from loopwm.models.networks import building_is_kept as building_is_kept
 from loopwm.models.networks import count_parameters as count_parameters
 from loopwm.models.networks import resolve_networks as resolve_networks
 from loopwm.models.normalizer import Normalizer as Normalizer

@@ -59,6 +59,13 @@ def build_networks(
     return _built((builder, heads, sizes, actions), key)
 
 
+def building_is_kept(
+    builder: WorldModelBuilder, heads: ValueConfig, sizes: Sizes, *, actions: ActionLayout
+) -> bool:
+    """Whether the program that builds such networks has been kept by an earlier process."""
+    return _built.is_kept((builder, heads, sizes, actions), jax.random.key(0))
+
+
 @functools.partial(StoredProgram, compiler_options=RUNS_ONCE)
 def _built(
     frozen: tuple[WorldModelBuilder, ValueConfig, Sizes, ActionLayout], key: PRNGKeyArray

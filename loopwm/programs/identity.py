@@ -80,7 +80,7 @@ def _processor() -> str:
 
 def _described(value: object) -> str:
     """Text that is the same for arguments of one program; raises Foreign for what has none."""
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
+    if isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         weak = getattr(value, "weak_type", False)
         return f"array{value.shape}{value.dtype}{weak}"
     if isinstance(value, enum.Enum):

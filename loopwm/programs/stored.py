@@ -6,8 +6,8 @@ import os
 import pathlib
 import pickle
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -25,8 +25,9 @@ KEPT = 64
 RUNS_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 """Compiler options for a program that runs once: the time to optimise it would be lost."""
 
-Donate = Literal["none", "all-except-first"]
-"""Whether the buffers of arguments are given up; the words of `eqx.filter_jit`."""
+Donate = Literal["none", "second"]
+"""The argument whose buffers are given up. All of its arrays need one of their kind in the value:
+JAX warns of others, and a filter of warnings is the process's, not the compiling thread's."""
 
 _WATCHING = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
 
@@ -41,22 +42,38 @@ def keep_in(folder: str | os.PathLike[str]) -> None:
     _folder[:] = [pathlib.Path(folder)]
 
 
-@contextlib.contextmanager
-def _past_the_compile_cache() -> Iterator[None]:
+class _PastTheCompileCache:
     """Has JAX compile anew, even what its own cache holds.
 
     An executable that JAX took from its cache does not hold its machine code any more: serialised
-    again and loaded, it fails when it is called.
+    again and loaded, it fails when it is called. The setting is the process's, so that threads that
+    compile at the same time leave it off until the last one is done.
     """
-    used = jax.config.values["jax_enable_compilation_cache"]
-    # JAX decides once a process whether it uses its cache; `reset_cache` has it decide again.
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
+
+    def __init__(self):
+        self._lock, self._inside, self._used = threading.Lock(), 0, True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._used = jax.config.values["jax_enable_compilation_cache"]
+                self._set(False)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._set(self._used)
+
+    @staticmethod
+    def _set(used: bool) -> None:
         jax.config.update("jax_enable_compilation_cache", used)
+        # JAX decides once a process whether it uses its cache; now it decides again.
         compilation_cache.reset_cache()
+
+
+_past_the_compile_cache = _PastTheCompileCache()
 
 
 class _Mark(enum.Enum):
@@ -88,7 +105,7 @@ class StoredProgram:
             function: of this package, of positional arguments, the first of which is a tuple of
                 what stays the same from call to call; it returns a pytree of arrays and of
                 whatever pickle finds by name.
-            donate: whether the buffers of all arguments but the first are given up.
+            donate: whether the buffers of the second argument are given up.
             compiler_options: for XLA, as `jax.jit` takes them.
         """
         self.__wrapped__ = function
@@ -96,10 +113,14 @@ class StoredProgram:
         self._donate: Donate = donate
         self._options = compiler_options or {}
         self._traced = eqx.filter_jit(  # pyright: ignore[reportCallIssue] -- passes them to jax.jit
-            function, donate=donate, compiler_options=self._options
+            function,
+            # Its filter has no word for the second one alone; others are few and small.
+            donate="none" if donate == "none" else "all-except-first",
+            compiler_options=self._options,
         )
         self._programs: dict[object, Callable[..., Any] | None] = {}
         self._staying: _Staying | None = None
+        self._making = threading.Lock()
 
     def __call__(self, first: Any, *others: Any) -> Any:
         """The function's value."""
@@ -119,17 +140,52 @@ class StoredProgram:
         try:
             program = self._programs[kinds]
         except KeyError:
-            program = self._programs[kinds] = self._program((first, *others))
+            program = self._made(kinds, (first, *others))
         if program is None:
             return self._traced(first, *others)
-        return program(staying.arrays, [x for x in leaves if _is_array(x)])
+        return program(*staying.arrays, *filter(_is_array, leaves))
+
+    def prepare(self, first: Any, *others: Any) -> None:
+        """Makes the program for arguments of these kinds, so that a call finds it.
+
+        A call that comes meanwhile, from another thread, waits for it. Nothing is done where
+        programs are not kept.
+
+        Args:
+            first: of a call; shapes (`jax.ShapeDtypeStruct`) may stand in the places of arrays.
+            *others: the same.
+        """
+        leaves, structure = jax.tree.flatten(others)
+        staying = _Staying(first)
+        if _folder and not (staying.elsewhere or _elsewhere(leaves)):
+            kinds = staying.kind, structure, tuple(map(_kind, leaves)), settings()
+            self._made(kinds, (first, *others))
+
+    def is_kept(self, first: Any, *others: Any) -> bool:
+        """Whether a call with such arguments would find its program in the folder."""
+        name = self._name((first, *others)) if _folder else None
+        return name is not None and self._file(name).exists()
+
+    def _made(self, kinds: object, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
+        """The program of these kinds, made unless another thread has made it meanwhile."""
+        with self._making:
+            if kinds not in self._programs:
+                self._programs[kinds] = self._program(arguments)
+            return self._programs[kinds]
+
+    def _name(self, arguments: tuple[Any, ...]) -> str | None:
+        return program_name(self.__wrapped__, arguments, (self._donate, self._options))
+
+    @staticmethod
+    def _file(name: str) -> pathlib.Path:
+        return _folder[0] / f"{name}.program"
 
     def _program(self, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
         """The program for arguments of these kinds; None where it cannot be kept."""
-        name = program_name(self.__wrapped__, arguments, (self._donate, self._options))
+        name = self._name(arguments)
         if name is None:
             return None
-        file = _folder[0] / f"{name}.program"
+        file = self._file(name)
         return _load(file) or self._compile(arguments, file)
 
     def _compile(self, arguments: tuple[Any, ...], file: pathlib.Path) -> Callable[..., Any]:
@@ -139,21 +195,19 @@ class StoredProgram:
         structure = jax.tree.structure(arguments)
         returned: list[Any] = []  # the value with marks in the places of its arrays
 
-        def flat(*groups: list[jax.Array]) -> list[jax.Array]:
-            arrays, others = iter([x for group in groups for x in group]), iter(static)
+        def flat(*given: jax.Array) -> list[jax.Array]:
+            arrays, others = iter(given), iter(static)
             leaves = [next(arrays if is_array else others) for is_array in places]
             value = self.__wrapped__(*jax.tree.unflatten(structure, leaves))
             returned[:] = [jax.tree.map(lambda x: _Mark.ARRAY if _is_array(x) else x, value)]
             return [x for x in jax.tree.leaves(value) if _is_array(x)]
 
         flat.__name__ = self.__wrapped__.__name__
-        given_up = (1,) if self._donate == "all-except-first" else ()
-        with warnings.catch_warnings():
-            # A batch is given up although nothing that is returned has its shape.
-            warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
-            lowered = jax.jit(flat, donate_argnums=given_up).lower(*_arrays(arguments))
-            with _past_the_compile_cache():
-                compiled = lowered.compile(compiler_options=self._options)
+        kept, second = len(_arrays(arguments[:1])), len(_arrays(arguments[1:2]))
+        given_up = range(kept, kept + second) if self._donate == "second" else ()
+        lowered = jax.jit(flat, donate_argnums=tuple(given_up)).lower(*_arrays(arguments))
+        with _past_the_compile_cache:
+            compiled = lowered.compile(compiler_options=self._options)
         _save(file, compiled, returned[0])
         return _returning(compiled, returned[0])
 
@@ -170,7 +224,7 @@ class _Staying:
         leaves, structure = jax.tree.flatten(first)
         self.elsewhere = _elsewhere(leaves)
         self.kind = structure, tuple(map(_kind, leaves))
-        self.arrays = [x for x in leaves if _is_array(x)]
+        self.arrays = list(filter(_is_array, leaves))
 
     def is_made_of(self, first: Any) -> bool:
         """Whether it is a tuple of the very same objects."""
@@ -181,7 +235,7 @@ class _Staying:
 
 
 def _is_array(leaf: object) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
 def _kind(leaf: Any) -> object:
@@ -201,18 +255,17 @@ def _elsewhere(leaves: list[Any]) -> bool:
     return _is_traced(leaves) or watched or jax.device_count() > 1
 
 
-def _arrays(arguments: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
-    """The arrays of the first argument, and those of all others."""
-    first, rest = jax.tree.leaves(arguments[:1]), jax.tree.leaves(arguments[1:])
-    return [x for x in first if _is_array(x)], [x for x in rest if _is_array(x)]
+def _arrays(tree: Any) -> list[Any]:
+    """The arrays of arguments, in order."""
+    return [x for x in jax.tree.leaves(tree) if _is_array(x)]
 
 
 def _returning(compiled: Callable[..., list[Any]], marked: Any) -> Callable[..., Any]:
     """The program with its value in the shape that the function gives it."""
     leaves, structure = jax.tree.flatten(marked)
 
-    def call(*groups: list[Any]) -> Any:
-        arrays = iter(compiled(*groups))
+    def call(*given: Any) -> Any:
+        arrays = iter(compiled(*given))
         filled = [next(arrays) if leaf is _Mark.ARRAY else leaf for leaf in leaves]
         return jax.tree.unflatten(structure, filled)
 

@@ -18,6 +18,7 @@ from loopwm.training.devices import learner_mesh as learner_mesh
 from loopwm.training.devices import on_one_device as on_one_device
 from loopwm.training.learner import LearnerState as LearnerState
 from loopwm.training.learner import init_learner as init_learner
+from loopwm.training.learner import prepare_update as prepare_update
 from loopwm.training.learner import update as update
 from loopwm.training.open_loop import AbstractOpenLoop as AbstractOpenLoop
 from loopwm.training.open_loop import OpenLoopGrid as OpenLoopGrid

@@ -273,7 +273,7 @@ def _move_depth(
     return move_mean(state.depth, gradient, config.depth, own), depth
 
 
-@functools.partial(StoredProgram, donate="all-except-first")
+@functools.partial(StoredProgram, donate="second")
 def _updates(
     frozen: tuple[Normalizer, Float[Array, ""], LearnerConfig, Mesh | None],
     state: LearnerState,
@@ -325,13 +325,35 @@ def update(
     Raises:
         UsageError: the devices are not there, or cannot share the batch.
     """
-    arrays = (batch.observation, batch.action, batch.reward, batch.terminated, batch.valid)
     mesh = learner_mesh(config)
-    inputs = (
-        jax.tree.map(lambda x: np.asarray(x, np.float32), normalizer),
-        np.asarray(reward_scale, np.float32),
-    )
+    inputs, arrays = _inputs(normalizer, reward_scale), _arrays(batch)
     if mesh is None:
         return _updates((*inputs, config, None), state, tuple(jnp.asarray(x) for x in arrays))
     (normal, scale), state = replicate((inputs, state), mesh)
     return _updates((normal, scale, config, mesh), state, share(arrays, mesh))
+
+
+def prepare_update(
+    state: LearnerState, batch: SequenceBatch, normalizer: Normalizer, config: LearnerConfig
+) -> None:
+    """Compiles the program of `update`, where programs are kept.
+
+    It takes seconds, for most of which other threads of Python go on.
+
+    Args:
+        state: a state, or one with shapes (`jax.ShapeDtypeStruct`) in the places of arrays.
+        batch: of the shapes of those to come; its numbers do not matter.
+        normalizer: the same.
+        config: settings.
+    """
+    inputs = _inputs(normalizer, 1.0)
+    _updates.prepare((*inputs, config, None), state, tuple(map(jnp.asarray, _arrays(batch))))
+
+
+def _inputs(normalizer: Normalizer, reward_scale: float) -> tuple[Normalizer, np.ndarray]:
+    plain = jax.tree.map(lambda x: np.asarray(x, np.float32), normalizer)
+    return plain, np.asarray(reward_scale, np.float32)
+
+
+def _arrays(batch: SequenceBatch) -> tuple[np.ndarray, ...]:
+    return (batch.observation, batch.action, batch.reward, batch.terminated, batch.valid)

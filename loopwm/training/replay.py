@@ -225,6 +225,17 @@ class Replay:
             valid=valid,
         )
 
+    def blank(self, updates: int, batch: int, steps: int) -> SequenceBatch:
+        """What `sample` gives, full of zeros: the same shapes and types."""
+        lead, (_, _, observation) = (updates, batch), self._observation.shape
+        return SequenceBatch(
+            observation=np.zeros((*lead, steps + 1, observation), self._observation.dtype),
+            action=np.zeros((*lead, steps, self._action.shape[-1]), self._action.dtype),
+            reward=np.zeros((*lead, steps), self._reward.dtype),
+            terminated=np.zeros((*lead, steps), bool),
+            valid=np.zeros((*lead, steps), bool),
+        )
+
     def _ending(self, steps: int) -> Bool[np.ndarray, "envs length"]:
         """Where a sequence of so many transitions may begin that holds a termination."""
         begins = found = self._terminated & ~self._last

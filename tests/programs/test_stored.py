@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import pickle
 import sys
+import threading
 
 import equinox as eqx
 import jax
@@ -136,7 +137,7 @@ def test_a_program_that_jax_holds_in_its_own_cache_is_kept_whole(folder, jax_cac
     file.unlink()
     before = stored._past_the_compile_cache
     try:
-        stored._past_the_compile_cache = contextlib.nullcontext
+        stored._past_the_compile_cache = contextlib.nullcontext()
         moved(SLOW, FAST, RATE)  # now it lies in JAX's cache
     finally:
         stored._past_the_compile_cache = before
@@ -146,6 +147,71 @@ def test_a_program_that_jax_holds_in_its_own_cache_is_kept_whole(folder, jax_cac
     moved(SLOW, FAST, RATE)
     jax.clear_caches()
     np.testing.assert_array_equal(stored._load(file)(*ARRAYS)["weight"], [0.5, 3.0])
+
+
+def test_the_cache_stays_off_until_the_last_thread_has_compiled(jax_cache):
+    used = "jax_enable_compilation_cache"
+    inside, leave = threading.Event(), threading.Event()
+
+    def compiling():
+        with stored._past_the_compile_cache:
+            inside.set()
+            assert leave.wait(30)
+
+    other = threading.Thread(target=compiling)
+    other.start()
+    assert inside.wait(30)
+    with stored._past_the_compile_cache:
+        assert not jax.config.values[used]
+    assert not jax.config.values[used]
+    leave.set()
+    other.join()
+    assert jax.config.values[used]
+
+
+def test_a_prepared_program_is_found_by_a_call_with_arrays(folder, never_compile):
+    program = StoredProgram(learner._towards)
+    arrays = {"key": jax.random.key(0), "weight": np.ones(2, np.float32)}
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays)
+    assert not program.is_kept(shapes, shapes, RATE)
+    program.prepare(shapes, shapes, RATE)
+    assert program.is_kept(arrays, arrays, RATE)
+    never_compile()
+    np.testing.assert_array_equal(program(arrays, arrays, RATE)["weight"], [1.0, 1.0])
+    with pytest.raises(AssertionError, match="traced"):
+        program.prepare(shapes, shapes, 0.25)
+
+
+def test_a_call_waits_for_a_program_that_another_thread_makes(folder, monkeypatch):
+    program, began, go_on, made = StoredProgram(learner._towards), *events(2), []
+    compile_it = StoredProgram._compile
+
+    def slowly(*arguments):
+        made.append(threading.current_thread())
+        began.set()
+        assert go_on.wait(30)
+        return compile_it(*arguments)
+
+    monkeypatch.setattr(StoredProgram, "_compile", slowly)
+    other = threading.Thread(target=program.prepare, args=(SLOW, FAST, RATE))
+    other.start()
+    assert began.wait(30)
+    threading.Timer(0.2, go_on.set).start()
+    np.testing.assert_array_equal(program(SLOW, FAST, RATE)["weight"], [0.5, 3.0])
+    other.join()
+    assert made == [other]
+
+
+def events(count):
+    return [threading.Event() for _ in range(count)]
+
+
+def test_without_a_folder_nothing_is_prepared(monkeypatch, never_compile):
+    monkeypatch.setattr(stored, "_folder", [])
+    never_compile()
+    program = StoredProgram(learner._towards)
+    program.prepare(SLOW, FAST, RATE)
+    assert not program.is_kept(SLOW, FAST, RATE)
 
 
 def test_a_broken_file_is_replaced(folder):
@@ -192,7 +258,7 @@ def test_compiler_options_are_part_of_the_name_and_reach_the_compiler(folder):
 
 
 def test_given_up_buffers_are_given_up(folder):
-    program = StoredProgram(learner._towards, donate="all-except-first")
+    program = StoredProgram(learner._towards, donate="second")
     slow, fast = jnp.zeros(4), jnp.ones(4)
     program(slow, fast, RATE)
     assert not slow.is_deleted() and fast.is_deleted()

@@ -226,6 +226,24 @@ def test_a_memory_that_does_not_fit_is_refused(assert_helpful):
     assert_helpful(raised)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_a_blank_batch_is_like_a_drawn_one(dtype):
+    replay = Replay(50, 2, observation=3, action=2, dtype=dtype)
+    replay.begin(np.ones((2, 3), dtype), np.ones(2, bool))
+    ended = np.zeros(2, bool)
+    replay.add(
+        np.ones((2, 2), np.float32),
+        np.ones(2, np.float32),
+        ended,
+        ended,
+        np.ones((2, 3), dtype),
+        ~ended,
+    )
+    drawn, blank = replay.sample(2, 3, 4, np.random.default_rng(0)), replay.blank(2, 3, 4)
+    for name, array in vars(drawn).items():
+        np.testing.assert_array_equal(getattr(blank, name), np.zeros_like(array), strict=True)
+
+
 def test_an_empty_replay_cannot_be_sampled():
     replay = Replay(10, 1, 1, 1)
     replay.begin(np.zeros((1, 1)), np.ones(1, bool))
