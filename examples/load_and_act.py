@@ -4,10 +4,6 @@ python examples/load_and_act.py FOLDER [--episodes N] [--render]
 """
 
 import argparse
-import json
-import pathlib
-
-import gymnasium as gym
 
 import loopwm
 
@@ -18,8 +14,7 @@ parser.add_argument("--render", action="store_true", help="open a window")
 arguments = parser.parse_args()
 
 agent = loopwm.load(arguments.folder)
-env_id = json.loads(pathlib.Path(arguments.folder, "summary.json").read_text())["env"]
-env = gym.make(env_id, render_mode="human" if arguments.render else None)
+env = loopwm.make_env(arguments.folder, render_mode="human" if arguments.render else None)
 
 for episode in range(arguments.episodes):
     observation, _ = env.reset(seed=episode)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from loopwm.envs.checks import check_env as check_env
     from loopwm.run import export as export
     from loopwm.run import load as load
+    from loopwm.run import make_env as make_env
     from loopwm.run import resume as resume
     from loopwm.run import train as train
     from loopwm.stability import certify as certify
@@ -19,11 +20,12 @@ _HOMES = {
     "train": "loopwm.run",
     "resume": "loopwm.run",
     "load": "loopwm.run",
+    "make_env": "loopwm.run",
     "export": "loopwm.run",
     "certify": "loopwm.stability",
     "check_env": "loopwm.envs.checks",
 }
-__all__ = ["__version__", "certify", "check_env", "export", "load", "resume", "train"]
+__all__ = ["__version__", "certify", "check_env", "export", "load", "make_env", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

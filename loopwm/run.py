@@ -6,13 +6,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium as gym
 import jax
 import numpy as np
 
 from loopwm import configs, programs, settings
 from loopwm.agents import PlanningAgent, PolicyAgent
 from loopwm.core import AbstractDepthRule
-from loopwm.envs import EnvSource, Spaces, env_name
+from loopwm.envs import EnvSource, Spaces, env_name, make
 from loopwm.errors import UsageError
 from loopwm.evaluation import certificate_of, depth_promise, record_episode, run_episodes
 from loopwm.models import AbstractOnePassModel, Normalizer, check_depth, resolve_networks
@@ -179,6 +180,25 @@ def load(
     return _agent_of(read_agent(run), env, planner, rule)
 
 
+def make_env(
+    run: str | os.PathLike[str], *, env: EnvSource | None = None, render_mode: str | None = None
+) -> gym.Env:
+    """Makes the environment that a trained agent acts in, with actions repeated as in training.
+
+    Args:
+        run: a run's folder, a file that `export` wrote, or pretrained:NAME.
+        env: needed when the run was made with a function instead of an id.
+        render_mode: Gymnasium render mode.
+
+    Returns:
+        The environment; its faults are raised as `RunFailure`.
+
+    Raises:
+        UsageError: there is no such run or agent, or its environment cannot be made.
+    """
+    return make(read_agent(run).config.source(env), render_mode=render_mode)
+
+
 def _agent_of(
     saved: SavedAgent, env: EnvSource | None, planner: str | None, rule: AbstractDepthRule | None
 ) -> PlanningAgent | PolicyAgent:
@@ -293,6 +313,7 @@ __all__ = [
     "evaluate_run",
     "export",
     "load",
+    "make_env",
     "resolve_config",
     "resume",
     "train",

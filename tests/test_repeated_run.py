@@ -45,6 +45,9 @@ def test_actions_may_be_repeated(cartpole_run, tmp_path, function, monkeypatch):
     returns = run.evaluate_run(tmp_path / "run", episodes=2, env=given)["returns"]
     assert asked["source"] == RepeatedSource(source, 3) and asked["max_steps"] == 17
     assert asked["decisions"] == sum(-(-int(steps) // 3) for steps in returns)
+    env = loopwm.make_env(tmp_path / "run", env=given)
+    env.reset(seed=0)
+    assert env.step(0)[1] == 3.0
 
 
 @pytest.mark.parametrize("function", [False, True])

@@ -127,7 +127,7 @@ def report(name: str, core, layers, batches: Iterator, tolerances: Sequence[floa
 
 def transitions(run: str, count: int, envs: int = 100) -> tuple[Array, Array]:
     """Latent states and actions of an environment's transitions, half under random actions."""
-    agent, source = loopwm.load(run, planner="policy"), RunFolder.open(run).read_config().env
+    agent, source = loopwm.load(run, planner="policy"), RunFolder.open(run).read_config().source()
     spaces = Spaces.of_source(source)
     observed, taken = [], []
     for seed, chosen in enumerate((True, False)):

@@ -37,11 +37,10 @@ def fitting(run: pathlib.Path) -> list[str]:
 def once(run: pathlib.Path, planner: str, episodes: int, seed: int) -> dict:
     """Returns and milliseconds of one planner."""
     import loopwm
-    from loopwm.envs import make
     from loopwm.run import evaluate_run
 
     found = evaluate_run(run, planner=planner, episodes=episodes, seed=seed)
-    agent, single = loopwm.load(run, planner=planner), make(found["env"])
+    agent, single = loopwm.load(run, planner=planner), loopwm.make_env(run)
     observation, _ = single.reset(seed=seed)
     state, times = None, []
     for _ in range(WARM + TIMED):

@@ -77,14 +77,14 @@ def observations(source: str, batch: int) -> np.ndarray:
 
 def report(run: pathlib.Path, depth: int, words: argparse.Namespace) -> None:
     """The rows of one agent at one full depth."""
-    config = RunFolder.open(run).read_config()
+    source = RunFolder.open(run).read_config().source()
     several = agents(run, depth, ["full", *words.plans], words.elites)
-    times = timed(several, observations(config.env, words.episodes), words.repeats)
+    times = timed(several, observations(source, words.episodes), words.repeats)
     for name, agent in several.items():
         result = run_episodes(
             agent,
-            config.env,
-            Spaces.of_source(config.env),
+            source,
+            Spaces.of_source(source),
             episodes=words.episodes,
             seed=words.seed,
         )

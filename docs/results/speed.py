@@ -80,7 +80,7 @@ def main() -> None:
     print("| agent | batch | ms/decision | MFLOP/decision | GFLOP/s | product, GFLOP/s | share |")
     print("|---|---|---|---|---|---|---|")
     for name in words.agents:
-        agent, env = loopwm.load(name), read_agent(name).config.env
+        agent, env = loopwm.load(name), read_agent(name).config.source()
         assert isinstance(agent, PlanningAgent)
         for batch in words.batch:
             observation = first_observations(env, batch)

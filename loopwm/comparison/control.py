@@ -56,7 +56,7 @@ def measure_control(
             builder, cell, protocol, folder, rate=rate, steps=protocol.env_steps, seed=cell.seed
         )
         config, summary = run.read_config(), _summary(run)
-        played = _play(agent, cell.task, protocol.episodes)
+        played = _play(agent, config, protocol.episodes)
         action = Spaces.of_source(cell.task).action.size
         learner, collection = config.learner, config.collection
         ratio = collection.updates_per_step
@@ -75,7 +75,7 @@ def measure_control(
             "flops_training": training_flops(agent.world_model, action, round(predictions)),
             "seconds_training": summary["wall_seconds"],
             "loops": played.loops_mean,
-            "trade": _trade(agent, config, cell.task, protocol),
+            "trade": _trade(agent, config, protocol),
             "peak_memory_mb": peak_memory(),
         }
 
@@ -86,10 +86,10 @@ def try_control(
     """Minus the return of a shorter run from the search's seed: a trial of the search."""
     steps = max(1, round(protocol.search.share * protocol.env_steps))
     with tempfile.TemporaryDirectory() as folder:
-        agent, _ = _trained(
+        agent, run = _trained(
             builder, cell, protocol, folder, rate=rate, steps=steps, seed=protocol.search.seed
         )
-        return -float(np.mean(_play(agent, cell.task, protocol.episodes).returns))
+        return -float(np.mean(_play(agent, run.read_config(), protocol.episodes).returns))
 
 
 def _trained(
@@ -126,20 +126,21 @@ def _summary(run: RunFolder) -> dict[str, Any]:
     return json.loads(run.summary_file.read_text(encoding="utf-8"))
 
 
-def _play(agent: PlanningAgent, env: str, episodes: int) -> EvaluationResult:
-    spaces = Spaces.of_source(env)
+def _play(agent: PlanningAgent, config: RunConfig, episodes: int) -> EvaluationResult:
+    source = config.source()
+    spaces = Spaces.of_source(source)
     return run_episodes(
-        agent, env, spaces, episodes=episodes, seed=_EVALUATION_SEED, max_steps=10_000
+        agent, source, spaces, episodes=episodes, seed=_EVALUATION_SEED, max_steps=10_000
     )
 
 
 def _trade(
-    agent: PlanningAgent, config: RunConfig, env: str, protocol: ControlProtocol
+    agent: PlanningAgent, config: RunConfig, protocol: ControlProtocol
 ) -> list[dict[str, Any]]:
     """Return by loops and by the planner's samples; empty for models without loops."""
     if not isinstance(agent.world_model, EveryDepth):
         return []
-    layout = Spaces.of_source(env).action.layout
+    layout = Spaces.of_source(config.env).action.layout
     chosen, rows = config.planning.choose(layout), []
     for share in protocol.samples:
         planner = _with_samples(chosen, share)
@@ -152,7 +153,7 @@ def _trade(
                 spaces=agent.spaces,
                 rule=FixedDepth(depth),
             )
-            played = _play(other, env, protocol.episodes)
+            played = _play(other, config, protocol.episodes)
             rows.append(
                 {
                     "loops": depth,
