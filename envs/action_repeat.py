@@ -19,6 +19,9 @@ class ActionRepeat(gym.Wrapper):
         """Args: the environment, and n, at least 1."""
         super().__init__(env)
         self.times = times
+        if rate := env.metadata.get("render_fps"):
+            # A frame a decision: a video plays as fast as what it shows.
+            self.metadata = {**env.metadata, "render_fps": rate / times}
 
     def step(self, action: Any):
         """Up to n steps of the environment inside."""

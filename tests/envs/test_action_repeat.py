@@ -73,6 +73,13 @@ def test_a_time_limit_is_counted_in_decisions():
     assert time_limit(gym.wrappers.TimeLimit(ActionRepeat(limited, 4), 2)) == 2
 
 
+def test_a_video_plays_as_fast_as_what_it_shows():
+    env = make(RepeatedSource("CartPole-v1", 4), render_mode="rgb_array")
+    assert env.metadata["render_fps"] == 50 / 4 and env.render_mode == "rgb_array"
+    assert make("CartPole-v1").metadata["render_fps"] == 50
+    assert "render_fps" not in ActionRepeat(Metered(), 4).metadata
+
+
 @pytest.mark.parametrize("kind", list(VectorKind))
 def test_vector_environments_repeat(kind):
     source = RepeatedSource("CartPole-v1", 3)
