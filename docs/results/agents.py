@@ -3,9 +3,12 @@
     python docs/results/agents.py ours [ENV ...] [--seed 0 1 2 3 4]
     python docs/results/agents.py peers [ENV ...] [--seed 0 1 2 3 4]
     python docs/results/agents.py both [ENV ...]    # side by side, a core each, swapped by seed
+    python docs/results/agents.py peers LunarLander-v3 --repeat 4
     python docs/results/agents.py table
 
-PEERS_PYTHON names the Python that has stable-baselines3, where it is another one than ours.
+With --repeat N peers take each action N times, as presets of ours may: their schedules, updates and
+evaluations stay as they are in env steps. PEERS_PYTHON names the Python that has stable-baselines3,
+where it is another one than ours.
 
 Every run has a core of its own; finished ones are kept in runs/agents and not repeated. Peers have
 the settings of RL Baselines3 Zoo, or SB3's defaults where the Zoo has none, and are evaluated like
@@ -135,19 +138,47 @@ ZOO_STEPS = {
 ZOO_ENVS = {"CartPole-v1": 8}
 
 
-def peer_once(env: str, seed: int, out: pathlib.Path) -> None:
+def repeated(settings: dict, repeat: int) -> dict:
+    """The Zoo's DQN, whose settings in steps count decisions: as many env steps as before."""
+    if repeat == 1:
+        return settings
+    per_step = settings["train_freq"] if settings["gradient_steps"] == -1 else 0
+    if per_step == 0 or settings["train_freq"] % repeat:
+        raise SystemExit("--repeat needs a peer with an update an env step, every N of them.")
+    return {
+        **settings,
+        "train_freq": settings["train_freq"] // repeat,
+        "gradient_steps": per_step,
+        "target_update_interval": settings["target_update_interval"] // repeat,
+    }
+
+
+def peer_once(env: str, seed: int, out: pathlib.Path, repeat: int = 1) -> None:
     """Trains a peer until the threshold and writes env steps, seconds and parameters."""
+    import gymnasium as gym
     import stable_baselines3
     import torch
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
+    class Repeat(gym.Wrapper):
+        """`loopwm.envs.ActionRepeat`; a peer's Python need not have loopwm."""
+
+        def step(self, action):
+            total = 0.0
+            for _ in range(repeat):
+                observation, reward, terminated, truncated, info = self.env.step(action)
+                total += float(reward)
+                if terminated or truncated:
+                    break
+            return observation, total, terminated, truncated, info
+
     torch.set_num_threads(1)
-    case = CASES[env]
+    case, wrapper = CASES[env], None if repeat == 1 else Repeat
     train, trial = (
-        make_vec_env(env, ZOO_ENVS.get(env, 1), seed),
-        make_vec_env(env, 1, 10_000 + seed),
+        make_vec_env(env, ZOO_ENVS.get(env, 1), seed, wrapper_class=wrapper),
+        make_vec_env(env, 1, 10_000 + seed, wrapper_class=wrapper),
     )
     found = {"solved_at": None, "seconds": math.inf, "evaluations": []}
 
@@ -159,34 +190,41 @@ def peer_once(env: str, seed: int, out: pathlib.Path) -> None:
             self.spent, self.began, self.due = 0.0, time.perf_counter(), case.every
 
         def _on_step(self) -> bool:
-            if self.num_timesteps < self.due:
+            made = repeat * self.num_timesteps
+            if made < self.due:
                 return True
             self.due += case.every
             self.spent += time.perf_counter() - self.began
             mean, _ = evaluate_policy(self.model, trial, n_eval_episodes=10)
-            found["evaluations"].append([self.num_timesteps, float(mean)])
+            found["evaluations"].append([made, float(mean)])
             if case.threshold is not None and mean >= case.threshold:
-                found.update(solved_at=self.num_timesteps, seconds=self.spent)
+                found.update(solved_at=made, seconds=self.spent)
                 return False
             self.began = time.perf_counter()
-            return self.num_timesteps < case.peer_steps
+            return made < case.peer_steps
 
     kind = getattr(stable_baselines3, case.peer)
-    model = kind("MlpPolicy", train, seed=seed, **ZOO.get(env, {}))
+    settings = repeated(ZOO.get(env, {}), repeat)
+    model = kind("MlpPolicy", train, seed=seed, **settings)
     found["parameters"] = sum(p.numel() for p in model.policy.parameters())
-    model.learn(ZOO_STEPS.get(env, case.peer_steps), callback=Watch())
+    model.learn(ZOO_STEPS.get(env, case.peer_steps) // repeat, callback=Watch())
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found))
 
 
-def run_peer(env: str, seed: int, core: int) -> None:
+def peer_file(env: str, seed: int, repeat: int = 1) -> pathlib.Path:
+    """What is found of a peer."""
+    name = env if repeat == 1 else f"{env}x{repeat}"
+    return ROOT / "peers" / f"{name}-{seed}.json"
+
+
+def run_peer(env: str, seed: int, core: int, repeat: int = 1) -> None:
     """A peer in a process of its own."""
-    out = ROOT / "peers" / f"{env}-{seed}.json"
-    if not out.exists():
+    if not peer_file(env, seed, repeat).exists():
         # tensorboardX imports torch where it is installed, which a bare machine does not have: to
         # time ours, peers may live in an environment of their own.
         python = os.environ.get("PEERS_PYTHON", sys.executable)
-        words = [python, __file__, "peer-once", env, "--seed", str(seed)]
+        words = [python, __file__, "peer-once", env, "--seed", str(seed), "--repeat", str(repeat)]
         subprocess.run(on_core(core, words), env=environment(), check=True)
 
 
@@ -272,18 +310,22 @@ def main() -> None:
     parser.add_argument("what", choices=["ours", "peers", "both", "table", "peer-once"])
     parser.add_argument("envs", nargs="*", default=[])
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--repeat", type=int, default=1)
     words = parser.parse_args()
     envs = words.envs or list(CASES)
     if words.what == "table":
         table()
     elif words.what == "peer-once":
-        peer_once(envs[0], words.seed[0], ROOT / "peers" / f"{envs[0]}-{words.seed[0]}.json")
+        out = peer_file(envs[0], words.seed[0], words.repeat)
+        peer_once(envs[0], words.seed[0], out, words.repeat)
     elif words.what == "both":
         both(envs, words.seed)
     else:
-        run = run_ours if words.what == "ours" else run_peer
         jobs = [(env, seed) for env in envs for seed in words.seed]
-        in_pairs(jobs, lambda job, core: run(*job, core))
+        if words.what == "ours":
+            in_pairs(jobs, lambda job, core: run_ours(*job, core))
+        else:
+            in_pairs(jobs, lambda job, core: run_peer(*job, core, words.repeat))
 
 
 if __name__ == "__main__":
