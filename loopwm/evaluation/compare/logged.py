@@ -104,7 +104,7 @@ class _Held:
     def __call__(self, observation: object) -> object:
         del observation
         if self.left == 0:
-            self.left = int(held_steps(np.asarray(self.rng.uniform()), _HOLD))
+            self.left = int(held_steps(self.rng.uniform(size=1), _HOLD)[0])
             self.action = self.env.action_space.sample()
         self.left -= 1
         return self.action
