@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from loopwm.models import networks
 from loopwm.programs import keep_in, stored
 from loopwm.run import resolve_config
 from loopwm.session import Session
@@ -16,7 +17,8 @@ NAME = "learner's program"
 def compiled_in(tmp_path, monkeypatch):
     """Threads in which the learner's program was compiled, nothing having been kept before."""
     monkeypatch.setattr(stored, "_folder", [])
-    monkeypatch.setattr(learner._updates, "_programs", {})
+    for program in (learner._updates, networks._built):
+        monkeypatch.setattr(program, "_programs", {})
     keep_in(tmp_path / "programs")
     threads, compile_it = [], stored.StoredProgram._compile
 

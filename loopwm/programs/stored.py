@@ -162,8 +162,18 @@ class StoredProgram:
             self._made(kinds, (first, *others))
 
     def is_kept(self, first: Any, *others: Any) -> bool:
-        """Whether a call with such arguments would find its program in the folder."""
-        name = self._name((first, *others)) if _folder else None
+        """Whether a call with such arguments would find its program, in the folder or in memory."""
+        if not _folder:
+            return False
+        leaves, structure = jax.tree.flatten(others)
+        if (
+            _Staying(first).kind,
+            structure,
+            tuple(map(_kind, leaves)),
+            settings(),
+        ) in self._programs:
+            return True
+        name = self._name((first, *others))
         return name is not None and self._file(name).exists()
 
     def _made(self, kinds: object, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
