@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from loopwm import configs, settings
+from loopwm.envs import RepeatedSource
 from loopwm.errors import UsageError
 from loopwm.models import WORLD_MODELS
 from loopwm.run import resolve_config
@@ -112,6 +113,8 @@ def test_presets():
     for name in configs.names():
         assert isinstance(resolve_config("CartPole-v1", config=name), RunConfig)
     assert resolve_config("CartPole-v1") == resolve_config("CartPole-v1", config="classic_control")
+    repeating = resolve_config("LunarLander-v3", config="box2d")
+    assert repeating.source() == RepeatedSource("LunarLander-v3", 4)
     with pytest.raises(UsageError, match="debug") as raised:
         resolve_config("CartPole-v1", config="debugg")
     assert "classic_control" in str(raised.value) and "debugg" in str(raised.value)

@@ -13,22 +13,13 @@ Every run has a core of its own; finished ones are kept in runs/exploration and 
 """
 
 import argparse
-import dataclasses
 import math
 import pathlib
 import statistics
 
-from foundation import in_pairs, ours, read
+from foundation import Case, in_pairs, ours, read
 
 ROOT = pathlib.Path("runs/exploration")
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """An environment, what counts as solved, and the env steps after which a run gives up."""
-
-    threshold: float
-    steps: int
 
 
 CASES = {

@@ -10,6 +10,7 @@ Every command prints Markdown. Raw results stay in runs/foundation.
 
 import argparse
 import concurrent.futures
+import dataclasses
 import json
 import os
 import pathlib
@@ -31,6 +32,16 @@ def environment() -> dict[str, str]:
     """The process environment with one thread for everything."""
     single = {"XLA_FLAGS": ONE_CORE, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return {**os.environ, **single}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An environment's part of a measurement."""
+
+    threshold: float
+    """Mean return that counts as solved."""
+    steps: int
+    """Env steps of a run."""
 
 
 def on_core(core: int, words: list[str]) -> list[str]:

@@ -136,7 +136,7 @@ class StoredProgram:
             if staying.elsewhere:
                 return self._traced(first, *others)
             self._staying = staying
-        kinds = staying.kind, structure, tuple(map(_kind, leaves)), settings()
+        kinds = _kinds(staying, structure, leaves)
         try:
             program = self._programs[kinds]
         except KeyError:
@@ -158,20 +158,14 @@ class StoredProgram:
         leaves, structure = jax.tree.flatten(others)
         staying = _Staying(first)
         if _folder and not (staying.elsewhere or _elsewhere(leaves)):
-            kinds = staying.kind, structure, tuple(map(_kind, leaves)), settings()
-            self._made(kinds, (first, *others))
+            self._made(_kinds(staying, structure, leaves), (first, *others))
 
     def is_kept(self, first: Any, *others: Any) -> bool:
         """Whether a call with such arguments would find its program, in the folder or in memory."""
         if not _folder:
             return False
         leaves, structure = jax.tree.flatten(others)
-        if (
-            _Staying(first).kind,
-            structure,
-            tuple(map(_kind, leaves)),
-            settings(),
-        ) in self._programs:
+        if _kinds(_Staying(first), structure, leaves) in self._programs:
             return True
         name = self._name((first, *others))
         return name is not None and self._file(name).exists()
@@ -253,6 +247,11 @@ def _kind(leaf: Any) -> object:
     if _is_array(leaf):
         return leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)
     return type(leaf), leaf
+
+
+def _kinds(staying: _Staying, structure: object, leaves: list[Any]) -> object:
+    """What of all arguments a program depends on: the first one, and those after it."""
+    return staying.kind, structure, tuple(map(_kind, leaves)), settings()
 
 
 def _is_traced(leaves: list[Any]) -> bool:

@@ -4,9 +4,13 @@ import dataclasses
 import math
 
 import pytest
+import yaml
 
+from loopwm import configs
+from loopwm.comparison import control
 from loopwm.comparison.control import _with_samples, measure_control, try_control
 from loopwm.core import CoreConfig
+from loopwm.envs import RepeatedSource
 from loopwm.evaluation.compare import Cell, ControlProtocol, Search
 from loopwm.models import GRUConfig, LoopedConfig, Sizes, parameters_of
 from loopwm.planning import MPPIConfig
@@ -51,6 +55,22 @@ def test_a_trial_is_a_shorter_run(compile_cache):
     builder = GRUConfig(latent=6, hidden=8, width=5)
     cell = dataclasses.replace(CELL, family="gru")
     assert 0.0 < try_control(builder, cell, PROTOCOL, rate=1e-3) < 2_000.0
+
+
+def test_a_trial_plays_as_it_was_trained(compile_cache, tmp_path, monkeypatch):
+    preset = tmp_path / "repeating.yaml"
+    preset.write_text(yaml.safe_dump({**configs.preset("debug"), "action_repeat": 4}))
+    asked, original = [], control.run_episodes
+
+    def watched(agent, source, *arguments, **kwargs):
+        asked.append(source)
+        return original(agent, source, *arguments, **kwargs)
+
+    monkeypatch.setattr(control, "run_episodes", watched)
+    protocol = dataclasses.replace(PROTOCOL, preset=str(preset), env_steps=160)
+    cell = dataclasses.replace(CELL, family="gru")
+    try_control(GRUConfig(latent=6, hidden=8, width=5), cell, protocol, rate=1e-3)
+    assert asked == [RepeatedSource("Pendulum-v1", 4)]
 
 
 def test_samples_are_never_fewer_than_elites_and_proposals():

@@ -180,6 +180,10 @@ def test_a_prepared_program_is_found_by_a_call_with_arrays(folder, never_compile
     np.testing.assert_array_equal(program(arrays, arrays, RATE)["weight"], [1.0, 1.0])
     with pytest.raises(AssertionError, match="traced"):
         program.prepare(shapes, shapes, 0.25)
+    for file in folder.iterdir():
+        file.unlink()
+    assert program.is_kept(arrays, arrays, RATE)  # in memory
+    assert not StoredProgram(learner._towards).is_kept(arrays, arrays, RATE)
 
 
 def test_a_call_waits_for_a_program_that_another_thread_makes(folder, monkeypatch):
