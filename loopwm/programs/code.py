@@ -1,6 +1,7 @@
 """What the package's code is at this moment, changes made while running included."""
 
 import enum
+import functools
 import hashlib
 import sys
 import types
@@ -40,9 +41,8 @@ def code_digest(package: str, parts: tuple[str, ...]) -> str:
     wanted = tuple(f"{package}.{part}" for part in parts)
     for name in sorted(sys.modules):
         if name in wanted or name.startswith(tuple(f"{w}." for w in wanted)):
-            for line in _of_module(sys.modules[name], package):
-                digest.update(line.encode())
-                digest.update(b"\n")
+            digest.update("\n".join(_of_module(sys.modules[name], package)).encode())
+            digest.update(b"\n")
     return digest.hexdigest()
 
 
@@ -83,7 +83,7 @@ def _of_value(value: object, package: str, home: str) -> Iterator[str]:
         yield f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
         function = _inner(value)
         if isinstance(function, types.FunctionType) and library_of(function) == package:
-            yield from _of_code(function.__code__)
+            yield _of_code(function.__code__)
             for default in function.__defaults__ or ():
                 yield from _of_value(default, package, home)
             for default in (function.__kwdefaults__ or {}).values():
@@ -126,13 +126,16 @@ def _inner(value: object) -> object:
     return value
 
 
-def _of_code(code: types.CodeType) -> Iterator[str]:
-    yield code.co_code.hex()
-    yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars))
+# A function that was replaced has another code object, so that this stays true.
+@functools.cache
+def _of_code(code: types.CodeType) -> str:
+    lines = [code.co_code.hex()]
+    lines.append(repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)))
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _of_code(constant)
+            lines.append(_of_code(constant))
         elif isinstance(constant, frozenset):
-            yield repr(sorted(map(repr, constant)))
+            lines.append(repr(sorted(map(repr, constant))))
         else:
-            yield repr(constant)
+            lines.append(repr(constant))
+    return "\n".join(lines)
