@@ -24,8 +24,10 @@ ROOT = pathlib.Path("runs/exploration")
 
 CASES = {
     "MountainCar-v0": Case(-110, 15_000),
-    "MountainCarContinuous-v0": Case(90, 10_000),
+    "MountainCarContinuous-v0": Case(90, 5_000),
 }
+EVERY = {"MountainCar-v0": 250, "MountainCarContinuous-v0": 500}
+"""Env steps between evaluations: an episode without the goal has 200 and 999 steps."""
 PLAIN = ("collection.random_hold=1,1", "collection.search_steps=250", "collection.epsilon=0")
 BONUSES = ("residual", "certified", "disagreement")
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -46,7 +48,8 @@ def train(env: str, name: str, weight: float, seed: int, core: int) -> None:
     """One run by the command line."""
     case = CASES[env]
     settings = [f"evaluation.threshold={case.threshold}", "evaluation.stop_when_solved=true"]
-    settings += [f"planning.bonus_weight={weight}", *SETTINGS[name]]
+    settings += [f"evaluation.every={EVERY[env]}", f"planning.bonus_weight={weight}"]
+    settings += SETTINGS[name]
     ours(env, seed, core, folder(env, name, weight, seed), case.steps, *settings)
 
 
