@@ -370,6 +370,26 @@ def test_a_function_replaced_while_running_changes_the_name(monkeypatch):
     assert name(SLOW, FAST, RATE) not in (None, before)
 
 
+@pytest.mark.parametrize("part", ["constants", "names", "instructions", "nested"])
+def test_a_function_of_the_same_name_with_other_code_changes_the_name(monkeypatch, part):
+    # As when a file is edited and its module loaded again, or a notebook changes a function.
+    function = infinity.size_of
+    inner = getattr(function, "__wrapped__", function)
+    code = inner.__code__
+    nested = code.replace(co_name="inner", co_consts=(*code.co_consts, 1.5))
+    changed = {
+        "constants": code.replace(co_consts=(*code.co_consts, 1.5)),
+        "names": code.replace(co_names=(*code.co_names, "another")),
+        "instructions": code.replace(co_code=code.co_code[:2] + code.co_code),
+        "nested": code.replace(co_consts=(*code.co_consts, nested)),
+    }
+    before = name(SLOW, FAST, RATE)
+    monkeypatch.setattr(inner, "__code__", changed[part])
+    assert name(SLOW, FAST, RATE) not in (None, before)
+    monkeypatch.undo()
+    assert name(SLOW, FAST, RATE) == before
+
+
 def test_a_constant_or_method_replaced_while_running_changes_the_name(monkeypatch):
     before = name(SLOW, FAST, RATE)
     monkeypatch.setattr(losses, "CONSTANT", 3, raising=False)
