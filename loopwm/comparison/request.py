@@ -11,6 +11,7 @@ from loopwm.errors import UsageError, as_clause
 from loopwm.evaluation.compare.cells import Cell, Record, Status, fingerprint
 from loopwm.evaluation.compare.families import FAMILIES, OURS, STACK, check_families
 from loopwm.evaluation.compare.suites import Suite, find_suite
+from loopwm.evaluation.compare.tasks import find_task
 from loopwm.models import Scalable, Sizes, parameters_of
 
 Place = tuple[str, str, int]
@@ -88,10 +89,10 @@ class Request:
 
     def cells(self, place: Place) -> list[Cell]:
         """All cells of a place: its seeds and, where φ is fitted, those by loops and blocks."""
-        suite, (_, family, size) = self.suite, place
+        suite, (task, family, size) = self.suite, place
         counts = (0,)
-        both = {OURS, STACK} <= set(suite.families)
-        if both and family in (OURS, STACK) and size == suite.sizes[len(suite.sizes) // 2]:
+        fitted = {OURS, STACK} <= set(suite.families) and find_task(task).fits_recurrence
+        if fitted and family in (OURS, STACK) and size == suite.sizes[len(suite.sizes) // 2]:
             counts = (0, *suite.protocol.recurrences)
         return [
             dataclasses.replace(self.cell(place, seed), blocks=count)

@@ -314,15 +314,19 @@ def _convolve(
     # transform its operands first, to which the bound of `rounding` would not apply.
     widths = [*((b, w - 1 - b) for b, w in zip(before, window, strict=True)), (0, 0)]
     padded = jnp.pad(x, widths, mode="wrap" if padding is Padding.CIRCULAR else "constant")
-    grid = x.shape[:-1]
-    patches = [
-        padded[tuple(slice(k, k + n) for k, n in zip(tap, grid, strict=True))]
-        for tap in np.ndindex(*window)
-    ]
     matrix = jnp.moveaxis(kernel, (0, 1), (-1, -2)).reshape(-1, kernel.shape[0])
-    return jnp.matmul(
-        jnp.concatenate(patches, axis=-1), matrix, precision=jax.lax.Precision.HIGHEST
-    )
+
+    def product(padded: Array, matrix: Array) -> Array:
+        patches = [
+            padded[tuple(slice(k, k + n) for k, n in zip(tap, x.shape[:-1], strict=True))]
+            for tap in np.ndindex(*window)
+        ]
+        joined = jnp.concatenate(patches, axis=-1)
+        return jnp.matmul(joined, matrix, precision=jax.lax.Precision.HIGHEST)
+
+    # Backwards the patches are cut anew: kept for every loop, they would be most of the memory
+    # that a gradient writes and reads, and most of its time.
+    return jax.checkpoint(product, prevent_cse=False)(padded, matrix)
 
 
 def _convolve_adjoint(

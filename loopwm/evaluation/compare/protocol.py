@@ -45,8 +45,8 @@ class DynamicsProtocol:
     sequences: int = 512
     """Test sequences at most."""
     recurrences: tuple[int, ...] = (1, 2, 4, 8)
-    """Loops and different blocks that φ is fitted to, at the middle size; none without both
-    families."""
+    """Loops and different blocks that φ is fitted to, at the middle size, on tasks that say so;
+    none without both families."""
     search: Search = Search()
     """The search of every family."""
 
@@ -60,7 +60,7 @@ class DynamicsProtocol:
 class ControlProtocol:
     """Ordinary training with the planner for a fixed number of env steps."""
 
-    env_steps: int = 2_500
+    env_steps: int = 1_000
     """Env steps of a run."""
     episodes: int = 20
     """Episodes of the evaluation at the end."""
@@ -72,7 +72,7 @@ class ControlProtocol:
     """Loops and different blocks that φ is fitted to."""
     samples: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Samples of the planner in that evaluation, as shares of the preset's."""
-    search: Search = Search(rates=(3e-4, 1e-3, 3e-3), shapes=1)
+    search: Search = Search(rates=(3e-4, 1e-3, 3e-3), shapes=1, share=0.5)
     """The search of every family."""
 
     @property

@@ -10,7 +10,7 @@ from loopwm.evaluation.compare.protocol import (
     Protocol,
     Search,
 )
-from loopwm.evaluation.compare.tasks import TASKS, Kind
+from loopwm.evaluation.compare.tasks import TASKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ SUITES: dict[str, Suite] = {
         Suite(
             "control",
             "return with the planner after a fixed number of env steps",
-            tasks=tuple(t.env for t in TASKS.values() if t.kind is Kind.CLASSIC),
+            tasks=("CartPole-v1", "Pendulum-v1"),
             sizes=(5_000, 20_000, 80_000),
             seeds=5,
             protocol=ControlProtocol(),
