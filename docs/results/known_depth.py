@@ -46,9 +46,9 @@ from loopwm.nn import resolve
 from loopwm.stability import Mode
 
 ROOT = pathlib.Path("runs/known_depth")
-RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SEARCH = 10_000
-UPDATES, BATCH, CHUNK = 1_000, 64, 50
+UPDATES, BATCH, CHUNK = 2_000, 64, 50
 SMALL, LARGE = (200, 500, 1_200, 3_000, 7_000), (3_000, 12_000, 50_000, 200_000, 800_000)
 ADAM = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
