@@ -367,3 +367,19 @@ def test_initial_layer_starts_near_its_cap(key):
     assert float(convolution_norm(np.asarray(layer.weight.free))) >= SQRT2  # so the cap is active
     assert layer.injection.shape == (4, 4, 3, 3) and not np.any(np.asarray(layer.bias))
     assert not np.array_equal(layer.injection, layer.weight.free)
+
+
+@pytest.mark.parametrize("padding", [CIRCULAR, ZEROS])
+def test_a_gradient_through_many_loops_keeps_states_and_no_patches(padding, key):
+    loops, cells, channels, window = 32, 64, 4, 9
+    layer = CappedConvolution(channels, channels, (window,), padding=padding, key=key)
+    x = jax.random.normal(key, (cells, channels))
+
+    def looped(layer, x):
+        resolved = resolve(layer)
+        return jnp.sum(jax.lax.scan(lambda h, _: (resolved(h), None), x, None, loops)[0] ** 2)
+
+    arrays, static = eqx.partition(layer, eqx.is_inexact_array)
+    gradient = jax.jit(jax.grad(lambda arrays, x: looped(eqx.combine(arrays, static), x)))
+    needed = gradient.lower(arrays, x).compile().memory_analysis().temp_size_in_bytes
+    assert needed < loops * 3 * x.nbytes  # patches alone are `window` times the state
