@@ -346,10 +346,13 @@ def main() -> None:
     """Runs or prints what is named."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["run", "table"])
-    parser.add_argument("tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("tasks", nargs="*", help=f"some of {', '.join(TASKS)}")
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     words = parser.parse_args()
-    for name in words.tasks:
+    unknown = sorted(set(words.tasks) - set(TASKS))
+    if unknown:
+        parser.error(f"there is no task {unknown[0]}; give some of {', '.join(TASKS)}")
+    for name in words.tasks or TASKS:
         if words.what == "run":
             run(name, words.seed)
         else:
