@@ -89,6 +89,7 @@ def test_the_folder_is_laid_out_as_promised(name, request):
     assert names - logs == {
         "config.yaml",
         "evals.jsonl",
+        "best.npz",
         "summary.json",
         "checkpoints",
         "replay",

@@ -77,6 +77,18 @@ class EvaluationResult:
     episode: Episode | None = None
     """The beginning of the first episode, where it was asked for."""
 
+    def record(self, env_steps: int, wall_seconds: float) -> dict[str, Any]:
+        """A line of evals.jsonl, after so many env steps and seconds of training."""
+        return {
+            "env_steps": env_steps,
+            "wall_seconds": wall_seconds,
+            "return_mean": float(np.mean(self.returns)),
+            "return_std": float(np.std(self.returns)),
+            "episodes": len(self.returns),
+            "loops_mean": self.loops_mean,
+            "decision_ms": self.decision_ms,
+        }
+
 
 class EvaluationStopped(Exception):
     """An evaluation gave up because a stop was requested."""

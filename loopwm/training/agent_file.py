@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from loopwm import pretrained, settings
-from loopwm.errors import UsageError, as_clause
+from loopwm.errors import RunFailure, UsageError, as_clause
 from loopwm.training import checkpoint
 from loopwm.training.config import RunConfig
 from loopwm.training.run_folder import RunFolder
@@ -74,6 +74,38 @@ def write_agent(agent: SavedAgent, file: str | os.PathLike[str]) -> None:
     path = pathlib.Path(file)
     if path.exists():
         raise UsageError(f"{path} exists already; give another file, or remove it.")
+    try:
+        _replace(agent, path)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}); give another file."
+        ) from error
+
+
+def keep_best(agent: SavedAgent, folder: RunFolder, mean: float) -> None:
+    """Keeps the agent in the run's folder, unless an evaluation so far had a larger mean return.
+
+    Args:
+        agent: the agent that was evaluated.
+        folder: the run's folder, whose evals.jsonl does not hold this evaluation yet.
+        mean: the evaluation's mean return.
+
+    Raises:
+        RunFailure: the file cannot be written.
+    """
+    if any(mean < record["return_mean"] for record in folder.read_evals()):
+        return
+    try:
+        _replace(agent, folder.best_file)
+    except OSError as error:
+        raise RunFailure(
+            f"{folder.best_file} could not be written ({error.strerror}); check the space that is "
+            "left there."
+        ) from error
+
+
+def _replace(agent: SavedAgent, path: pathlib.Path) -> None:
+    """Writes the file, in the place of one that is there: a reader sees the one or the other."""
     about = {"config": _acting(agent.config), "env_steps": agent.env_steps}
     kept = (f"learner.{agent.networks}.", "normalizer.")
     arrays = {name: array for name, array in agent.arrays.items() if name.startswith(kept)}
@@ -83,11 +115,9 @@ def write_agent(agent: SavedAgent, file: str | os.PathLike[str]) -> None:
         with open(temporary, "wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
         os.replace(temporary, path)
-    except OSError as error:
+    except OSError:
         temporary.unlink(missing_ok=True)
-        raise UsageError(
-            f"{path} cannot be written ({error.strerror}); give another file."
-        ) from error
+        raise
 
 
 def _acting(config: RunConfig) -> dict[str, Any]:

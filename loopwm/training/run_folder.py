@@ -21,6 +21,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.evals_file = self.path / "evals.jsonl"
         self.summary_file = self.path / "summary.json"
+        self.best_file = self.path / "best.npz"
         self.report_file = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
         self.replay = self.path / "replay"

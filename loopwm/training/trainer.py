@@ -19,6 +19,7 @@ from loopwm.training import checkpoint
 from loopwm.training.actor import Actor as Actor
 from loopwm.training.actor import EvaluationResult as EvaluationResult
 from loopwm.training.actor import EvaluationStopped as EvaluationStopped
+from loopwm.training.agent_file import SavedAgent, keep_best
 from loopwm.training.clock import Clock
 from loopwm.training.config import RunConfig
 from loopwm.training.counters import Counters
@@ -320,16 +321,11 @@ class Trainer:
         except EvaluationStopped:
             self.counters.next_evaluation = due
             return
-        mean = float(np.mean(result.returns))
-        record = {
-            "env_steps": self.counters.env_steps,
-            "wall_seconds": self.counters.wall_seconds,
-            "return_mean": mean,
-            "return_std": float(np.std(result.returns)),
-            "episodes": len(result.returns),
-            "loops_mean": result.loops_mean,
-            "decision_ms": result.decision_ms,
-        }
+        record = result.record(self.counters.env_steps, self.counters.wall_seconds)
+        mean = record["return_mean"]
+        with self._naming_last_good():
+            arrays = checkpoint.arrays_of(self._tree())
+            keep_best(SavedAgent(self.config, arrays, self.counters.env_steps), self.folder, mean)
         solved = self.threshold is not None and mean >= self.threshold
         if solved and self.counters.solved_at is None:
             self.counters.solved_at = self.counters.env_steps

@@ -9,9 +9,10 @@ import pytest
 import loopwm
 from loopwm import pretrained
 from loopwm.cli.main import main
-from loopwm.errors import UsageError
+from loopwm.errors import RunFailure, UsageError
 from loopwm.run import evaluate_run
-from loopwm.training.agent_file import read_agent, write_agent
+from loopwm.training.agent_file import keep_best, read_agent, write_agent
+from loopwm.training.run_folder import RunFolder
 
 
 def test_a_file_acts_as_the_run_does(cartpole_run, tmp_path, capsys):
@@ -49,6 +50,36 @@ def test_what_is_there_stays(cartpole_run, tmp_path, assert_helpful):
     with pytest.raises(UsageError, match="cannot be written") as error:
         loopwm.export(cartpole_run.path, tmp_path / "none" / "agent.npz")
     assert_helpful(str(error.value))
+
+
+def test_a_run_keeps_the_agent_of_its_best_evaluation(cartpole_run):
+    best = max(record["return_mean"] for record in cartpole_run.evals)
+    steps = [r["env_steps"] for r in cartpole_run.evals if r["return_mean"] == best]
+    kept = read_agent(cartpole_run.path / "best.npz")
+    assert kept.env_steps == steps[-1]
+    last = read_agent(cartpole_run.path)
+    same = all(np.array_equal(array, last.arrays[name]) for name, array in kept.arrays.items())
+    assert same == (kept.env_steps == last.env_steps)
+
+
+def test_only_a_better_or_newer_agent_takes_the_place_of_the_best(cartpole_run, tmp_path):
+    saved, folder = read_agent(cartpole_run.path), RunFolder(tmp_path)
+    kept = []
+    for number, mean in enumerate((3.0, 1.0, 3.0, 2.0, 4.0)):
+        keep_best(dataclasses.replace(saved, env_steps=number), folder, mean)
+        folder.append_eval({"env_steps": number, "return_mean": mean})
+        kept.append(read_agent(folder.best_file).env_steps)
+    assert kept == [0, 0, 2, 2, 4]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_disk_that_is_full_is_told(cartpole_run, tmp_path, assert_helpful):
+    folder = RunFolder(tmp_path)
+    folder.best_file.mkdir()  # cannot be replaced by a file
+    with pytest.raises(RunFailure, match="could not be written") as error:
+        keep_best(read_agent(cartpole_run.path), folder, 1.0)
+    assert_helpful(str(error.value))
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def damaged(kind, whole):
