@@ -17,6 +17,8 @@ from loopwm.training.config import RunConfig
 from loopwm.training.run_folder import RunFolder
 
 _ABOUT = "about"
+_ACTING = ("env", "action_repeat", "seed", "model", "heads", "planning")
+"""Settings that acting and evaluating need as a whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _replace(agent: SavedAgent, path: pathlib.Path) -> None:
 def _acting(config: RunConfig) -> dict[str, Any]:
     """The settings that acting and evaluating need; those of training may change with versions."""
     values = settings.dump(config)
-    kept = {key: values[key] for key in ("env", "seed", "model", "heads", "planning")}
+    kept = {key: values[key] for key in _ACTING}
     learner, evaluation = config.learner, config.evaluation
     return kept | {
         "learner": {"discount": learner.discount, "average_rate": learner.average_rate},

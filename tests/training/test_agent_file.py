@@ -41,6 +41,13 @@ def test_the_average_is_what_is_kept_where_there_is_one(cartpole_run, tmp_path):
     assert loopwm.load(tmp_path / "agent.npz").networks is not None
 
 
+def test_the_repeats_of_its_actions_are_kept(cartpole_run, tmp_path):
+    saved = read_agent(cartpole_run.path)
+    config = dataclasses.replace(saved.config, action_repeat=4)
+    write_agent(dataclasses.replace(saved, config=config), tmp_path / "agent.npz")
+    assert read_agent(tmp_path / "agent.npz").config.action_repeat == 4
+
+
 def test_what_is_there_stays(cartpole_run, tmp_path, assert_helpful):
     (tmp_path / "agent.npz").write_text("mine")
     with pytest.raises(UsageError, match="exists already") as error:
