@@ -56,7 +56,7 @@ SMALL, LARGE = (200, 500, 1_200, 3_000, 7_000), (3_000, 12_000, 50_000, 200_000,
 ADAM = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
 
-class Once(eqx.Module):
+class Loops(eqx.Module):
     """A grid core with a number of loops of its own."""
 
     core: GridCore
@@ -87,7 +87,7 @@ class Whole(eqx.Module):
         return self.net(grid.ravel())
 
 
-Network = Once | Different | Whole
+Network = Loops | Different | Whole
 Build = Callable[[tuple[int, int], bool, int, PRNGKeyArray], Network]
 """From cells and channels of a grid, whether it is a ring, width and key."""
 
@@ -110,7 +110,7 @@ def config(periodic: bool, width: int, mode: Mode, layers: int = 2) -> Convoluti
 def looped(loops: int, layers: int = 2) -> Build:
     def build(grid, periodic, width, key):
         block = config(periodic, width, Mode.CONTRACTIVE, layers)
-        return Once(GridCore(grid[1], 1, block, key=key), loops)
+        return Loops(GridCore(grid[1], 1, block, key=key), loops)
 
     return build
 
@@ -194,7 +194,6 @@ def logits(network: Network, inputs: Array) -> Array:
 def advance(data, network, moments, key, first, rate, updates):
     """So many updates with Adam at the rate's warm-up and cosine decay."""
     arrays, static = eqx.partition(network, eqx.is_inexact_array)
-
     inputs, answers = data
 
     def loss(arrays, picked):
