@@ -64,6 +64,7 @@ from loopwm.training import (
     init_learner,
     prepare_update,
 )
+from loopwm.training.agent_file import best_line
 
 
 class Interrupted(RunFailure):
@@ -214,6 +215,8 @@ class Session:
                 f"{self._resume_command(folder)}"
             )
         telemetry.message(f"{folder.path} holds the run; report: {folder.report_file}")
+        if (better := best_line(folder)) is not None:
+            telemetry.message(better)
         return agent
 
     def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Telemetry) -> Trainer:

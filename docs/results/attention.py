@@ -6,6 +6,8 @@ The largest ‖J δ‖ / ‖δ‖ that gradient ascent finds over state and dire
 the added logits free as well, once at one random input without any. Prints Markdown.
 """
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -55,6 +57,7 @@ def search(name, layer, key, given=None) -> float:
 
 def main() -> None:
     """One row for each kind, size and seed."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     print(
         "| layer | width | heads | seed | certified | over the search at every input | "
         "over the search at one input | the bound of that input over it |"

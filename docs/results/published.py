@@ -7,6 +7,7 @@ Trains ten cores of mode `linear` where runs/stability lacks them, prints Markdo
 docs/results/published.png.
 """
 
+import argparse
 import pathlib
 
 import jax
@@ -22,6 +23,7 @@ from loopwm.stability import attack
 
 def main() -> None:
     """The published parametrisation under the same search, and what its loop then does."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     in_pairs(
         [(env, "linear", seed) for seed in SEEDS for env in STEPS],
         lambda job, core: trained(*job, core),

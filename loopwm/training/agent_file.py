@@ -95,7 +95,8 @@ def keep_best(agent: SavedAgent, folder: RunFolder, mean: float) -> None:
     Raises:
         RunFailure: the file cannot be written.
     """
-    if any(mean < record["return_mean"] for record in folder.read_evals()):
+    better = any(mean < record["return_mean"] for record in folder.read_evals())
+    if better and folder.best_file.is_file():
         return
     try:
         _replace(agent, folder.best_file)
@@ -104,6 +105,33 @@ def keep_best(agent: SavedAgent, folder: RunFolder, mean: float) -> None:
             f"{folder.best_file} could not be written ({error.strerror}); check the space that is "
             "left there."
         ) from error
+
+
+def drop_best_after(folder: RunFolder, env_steps: int) -> None:
+    """Removes the kept agent if a run that goes on from `env_steps` takes its evaluation back."""
+    kept = _kept_step(folder)
+    if kept is None or kept > env_steps:
+        folder.best_file.unlink(missing_ok=True)
+
+
+def best_line(folder: RunFolder) -> str | None:
+    """A line about the agent of the best evaluation; None where none is better than the last."""
+    records, kept = folder.read_evals(), _kept_step(folder)
+    best = next((record for record in records if record["env_steps"] == kept), None)
+    if best is None or best is records[-1]:
+        return None
+    return (
+        f"The last evaluation had a mean return of {records[-1]['return_mean']:.1f}, the best one "
+        f"{best['return_mean']:.1f} (env step {kept}); {folder.best_file} holds that agent"
+    )
+
+
+def _kept_step(folder: RunFolder) -> int | None:
+    """Env steps after which the best agent was evaluated; None where no whole file holds one."""
+    try:
+        return _read_file(folder.best_file).env_steps
+    except UsageError:
+        return None
 
 
 def _replace(agent: SavedAgent, path: pathlib.Path) -> None:

@@ -19,7 +19,7 @@ from loopwm.training import checkpoint
 from loopwm.training.actor import Actor as Actor
 from loopwm.training.actor import EvaluationResult as EvaluationResult
 from loopwm.training.actor import EvaluationStopped as EvaluationStopped
-from loopwm.training.agent_file import SavedAgent, keep_best
+from loopwm.training.agent_file import SavedAgent, drop_best_after, keep_best
 from loopwm.training.clock import Clock
 from loopwm.training.config import RunConfig
 from loopwm.training.counters import Counters
@@ -386,6 +386,7 @@ class Trainer:
         self._random_state = eqx.tree_at(lambda s: s.key, self._random_state, keys["random"])
         self._holds.reseed(self._env_seed())
         self.folder.rewrite_evals(self.folder.read_evals(up_to=self.counters.env_steps))
+        drop_best_after(self.folder, self.counters.env_steps)
 
     def _tree(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,13 @@ from loopwm import pretrained
 from loopwm.cli.main import main
 from loopwm.errors import RunFailure, UsageError
 from loopwm.run import evaluate_run
-from loopwm.training.agent_file import keep_best, read_agent, write_agent
+from loopwm.training.agent_file import (
+    best_line,
+    drop_best_after,
+    keep_best,
+    read_agent,
+    write_agent,
+)
 from loopwm.training.run_folder import RunFolder
 
 
@@ -78,6 +84,33 @@ def test_only_a_better_or_newer_agent_takes_the_place_of_the_best(cartpole_run, 
         kept.append(read_agent(folder.best_file).env_steps)
     assert kept == [0, 0, 2, 2, 4]
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_best_agent_is_told_of_where_it_is_not_the_last(cartpole_run, tmp_path):
+    saved, folder = read_agent(cartpole_run.path), RunFolder(tmp_path)
+    lines = []
+    for number, mean in enumerate((1.0, 3.0, 2.0, 3.0)):
+        keep_best(dataclasses.replace(saved, env_steps=number), folder, mean)
+        folder.append_eval({"env_steps": number, "return_mean": mean})
+        lines.append(best_line(folder))
+    assert [line is None for line in lines] == [True, True, False, True]
+    assert lines[2] is not None
+    assert all(part in lines[2] for part in ("2.0", "3.0", "env step 1", str(folder.best_file)))
+
+
+def test_an_evaluation_that_is_taken_back_takes_its_agent_along(cartpole_run, tmp_path):
+    saved, folder = read_agent(cartpole_run.path), RunFolder(tmp_path)
+    keep_best(dataclasses.replace(saved, env_steps=2), folder, 3.0)
+    folder.append_eval({"env_steps": 1, "return_mean": 2.0})  # that of env step 2 is lost
+    drop_best_after(folder, 2)
+    assert folder.best_file.is_file()
+    drop_best_after(folder, 1)
+    assert not folder.best_file.is_file() and best_line(folder) is None
+    keep_best(dataclasses.replace(saved, env_steps=2), folder, 1.0)
+    assert read_agent(folder.best_file).env_steps == 2
+    folder.best_file.write_bytes(b"half")
+    drop_best_after(folder, 2)
+    assert not folder.best_file.is_file()
 
 
 def test_a_disk_that_is_full_is_told(cartpole_run, tmp_path, assert_helpful):
