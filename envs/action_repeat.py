@@ -6,6 +6,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from loopwm.envs.infos import true_depth
+
 
 class ActionRepeat(gym.Wrapper):
     r"""Takes each action n times, or until the episode ends.
@@ -26,14 +28,14 @@ class ActionRepeat(gym.Wrapper):
     def step(self, action: Any):
         """Up to n steps of the environment inside."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        total, micro_steps = float(reward), info.get("true_depth")
+        total, micro_steps = float(reward), true_depth(info)
         for _ in range(self.times - 1):
             if terminated or truncated:
                 break
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
             if micro_steps is not None:
-                micro_steps += info.get("true_depth", 0)
+                micro_steps += true_depth(info) or 0
         if micro_steps is not None:
             info = {**info, "true_depth": micro_steps}
         return observation, total, terminated, truncated, info

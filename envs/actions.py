@@ -73,11 +73,11 @@ class BoxAction(AbstractActionCodec):
         return ((array - middle) / np.where(half > 0, half, 1.0)).astype(np.float32)
 
     def decode(self, batch: Float[np.ndarray, "batch size"]) -> np.ndarray:
-        """Maps [−1, 1] to [low, high]; integer boxes are rounded."""
+        """Maps [−1, 1] to [low, high]; boxes of integers and bools are rounded."""
         low, high = self._range()
         share = 0.5 + 0.5 * np.clip(batch, -1.0, 1.0).astype(np.float64)
         raw = (1.0 - share) * low + share * high
-        if np.issubdtype(self.space.dtype, np.integer):
+        if self.space.dtype.kind in "biu":
             raw = np.rint(raw)
         # The bounds themselves are taken from the space: large integers do not survive float64.
         bounds = (self.space.low.reshape(-1), self.space.high.reshape(-1))
@@ -174,8 +174,8 @@ def _nested(space: gym.Space) -> UsageError:
     parts = parts_of(space).values()
     if parts and all(isinstance(part, gym.spaces.Box) for part in parts):
         call = (
-            "gymnasium.wrappers.TransformAction(env, lambda a: "
-            "gymnasium.spaces.unflatten(env.action_space, a), "
+            "gymnasium.wrappers.TransformAction(env, lambda a, space=env.action_space: "
+            "gymnasium.spaces.unflatten(space, a), "
             "gymnasium.spaces.flatten_space(env.action_space)), which joins parts that are all Box"
         )
     else:

@@ -87,6 +87,19 @@ def parts_of(space: gym.Space) -> dict[Any, gym.Space]:
     return dict(inside) if isinstance(inside, Mapping) else dict(enumerate(inside))
 
 
+def has_parts(space: gym.Space, observation: Any) -> bool:
+    """Whether an observation of a Dict or Tuple space has exactly its parts, whatever they hold.
+
+    As Gymnasium does, those of a Tuple are taken from lists and arrays as well.
+    """
+    parts = parts_of(space)
+    if isinstance(space, gym.spaces.Dict):
+        return isinstance(observation, Mapping) and set(observation) == set(parts)
+    if isinstance(observation, np.ndarray):
+        return observation.shape[:1] == (len(parts),)
+    return isinstance(observation, Sequence) and len(observation) == len(parts)
+
+
 def one_line(value: Any) -> str:
     """A space or an observation in at most 100 characters, for messages."""
     text = " ".join(str(value).split()).replace("...", "…")

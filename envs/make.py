@@ -6,7 +6,7 @@ import gymnasium as gym
 
 from loopwm.envs.action_repeat import ActionRepeat, RepeatedSource
 from loopwm.envs.guard import GuardedEnv, missing_package
-from loopwm.errors import UsageError, as_clause
+from loopwm.errors import UsageError, after_colon, as_clause
 
 EnvSource = str | Callable[[], gym.Env] | RepeatedSource
 """A Gymnasium id ("CartPole-v1", "my_module:MyEnv-v0"), a function that makes an environment, or
@@ -37,10 +37,50 @@ def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
         The environment; its faults are raised as `RunFailure`.
 
     Raises:
-        UsageError: unknown id, module that cannot be imported, missing package.
+        UsageError: unknown id, module that cannot be imported, missing package, missing space, or
+            a function whose environment has another render mode.
     """
     if isinstance(source, RepeatedSource):
         return ActionRepeat(make(source.source, render_mode=render_mode), source.times)
+    name, env = env_name(source), unguarded(source, render_mode=render_mode)
+    missing = missing_spaces(env)
+    if missing:
+        raise UsageError(f"'{name}' has no {missing[0]}; give it one of gymnasium.spaces.")
+    guarded = GuardedEnv(env, name)
+    if not isinstance(source, str) and render_mode is not None and env.render_mode != render_mode:
+        guarded.close()
+        raise UsageError(
+            f"The function '{name}' made an environment with render_mode {env.render_mode!r}, not "
+            f"{render_mode!r}; let the function itself give it that render mode."
+        )
+    return guarded
+
+
+def missing_spaces(env: gym.Env) -> list[str]:
+    """Which of its two spaces an environment does not have."""
+    missing: list[str] = []
+    for name in ("observation_space", "action_space"):
+        try:
+            space = getattr(env, name, None)
+        except Exception:
+            space = None
+        if not isinstance(space, gym.Space):
+            missing.append(name)
+    return missing
+
+
+def spaces_of(env: gym.Env) -> tuple[gym.Space, gym.Space]:
+    """Those of observations and of actions, to be compared with another instance's."""
+    return env.observation_space, env.action_space
+
+
+def unguarded(source: str | Callable[[], gym.Env], *, render_mode: str | None = None) -> gym.Env:
+    """Makes an environment as it is, with the errors of `make` but those about its attributes.
+
+    Args:
+        source: id or function; functions take no render mode.
+        render_mode: Gymnasium render mode.
+    """
     name = env_name(source)
     try:
         if not isinstance(source, str):
@@ -63,9 +103,10 @@ def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
         ) from error
     except UsageError:
         raise
-    except Exception as error:
+    # A module that calls sys.exit would end the command as if all was well.
+    except (Exception, SystemExit) as error:
         raise UsageError(
-            f"'{name}' could not be made ({type(error).__name__}: {as_clause(error)}); correct the "
+            f"'{name}' could not be made ({type(error).__name__}{after_colon(error)}); correct the "
             "environment, or check the name with `loopwm envs`."
         ) from error
     if not isinstance(env, gym.Env):
@@ -73,7 +114,7 @@ def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
             f"'{name}' made a {type(env).__name__}, not a gymnasium.Env; give a function that "
             "returns an environment."
         )
-    return GuardedEnv(env, name)
+    return env
 
 
 def registered() -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +14,7 @@ from loopwm.envs.codec import (
     AbstractObservationCodec,
     Encoded,
     Scaling,
+    has_parts,
     one_line,
     parts_of,
     unsupported,
@@ -219,7 +220,9 @@ class MultiDiscreteObservation(AbstractObservationCodec):
         """One-hot entries; a value outside the space is a `UsageError`."""
         array = np.asarray(batch)
         counts = np.asarray(self.space.nvec, np.int64).reshape(-1)
-        index = array.reshape(len(array), -1).astype(np.int64) - self.space.start.reshape(-1)
+        # NumPy makes floats of the difference of int64 and uint64.
+        start = self.space.start.reshape(-1).astype(np.int64)
+        index = array.reshape(len(array), -1).astype(np.int64) - start
         if np.any((index < 0) | (index >= counts)):
             raise _outside(self.space)
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -311,9 +314,7 @@ class CompositeObservation(AbstractObservationCodec):
     def is_batch(self, observation: Any) -> bool:
         """Whether all parts are batches; a `UsageError` where they disagree or one is missing."""
         keyed = isinstance(self.space, gym.spaces.Dict)
-        kind = Mapping if keyed else Sequence
-        whole = isinstance(observation, kind) and len(observation) == len(self.names)
-        if not whole or (keyed and set(observation) != set(self.names)):
+        if not has_parts(self.space, observation):
             expected = "a mapping with the keys" if keyed else "a tuple with the places"
             raise UsageError(
                 f"The observation is not {expected} {', '.join(map(str, self.names))}; pass one of "

@@ -1,12 +1,14 @@
 """Environments stepped together: in this process, or each in a worker process of its own."""
 
 import enum
-import functools
+from collections.abc import Callable
 
 import gymnasium as gym
 
-from loopwm.envs.make import EnvSource, make
+from loopwm.envs.infos import DepthAlone
+from loopwm.envs.make import EnvSource, env_name, make, spaces_of
 from loopwm.envs.workers import WorkerVectorEnv
+from loopwm.errors import RunFailure
 
 
 class VectorKind(enum.StrEnum):
@@ -36,12 +38,37 @@ def make_vector(
         timeout: seconds that a worker may take for an answer.
 
     Returns:
-        The vector environment; its faults, those of workers among them, are raised as `RunFailure`.
+        The vector environment, with nothing but `true_depth` in its `info`; its faults, those of
+        workers among them, are raised as `RunFailure`.
 
     Raises:
         UsageError: an environment cannot be made, or not be sent to a worker.
+        RunFailure: environments made here have different spaces.
     """
     mode = gym.vector.AutoresetMode.SAME_STEP if same_step else gym.vector.AutoresetMode.NEXT_STEP
     if kind is VectorKind.ASYNC:
         return WorkerVectorEnv(source, count, mode=mode, timeout=timeout)
-    return gym.vector.SyncVectorEnv([functools.partial(make, source)] * count, autoreset_mode=mode)
+    made = [_handed(env) for env in _alike(source, count)]
+    return gym.vector.SyncVectorEnv(made, autoreset_mode=mode)
+
+
+def _alike(source: EnvSource, count: int) -> list[gym.Env]:
+    """Environments with the same spaces; all are closed where one cannot be had."""
+    envs: list[gym.Env] = []
+    try:
+        for _ in range(count):
+            envs.append(DepthAlone(make(source)))
+            if spaces_of(envs[-1]) != spaces_of(envs[0]):
+                raise RunFailure(
+                    f"{env_name(source)} has other spaces in one instance than in another; give it "
+                    "the same ones each time it is made."
+                )
+    except BaseException:
+        for env in envs:
+            env.close()
+        raise
+    return envs
+
+
+def _handed(env: gym.Env) -> Callable[[], gym.Env]:
+    return lambda: env

@@ -17,8 +17,9 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvCreator, EnvSpec, load_env_creator
 from gymnasium.vector.async_vector_env import AsyncState
 
-from loopwm.envs.make import EnvSource, env_id, env_name, make
-from loopwm.errors import RunFailure, UsageError, as_clause
+from loopwm.envs.infos import DepthAlone
+from loopwm.envs.make import EnvSource, env_id, env_name, make, spaces_of
+from loopwm.errors import RunFailure, UsageError, after_colon
 
 _PATIENCE = 5.0
 """Seconds that workers get to close their environments before they are killed."""
@@ -67,9 +68,8 @@ class DeferredEnv(gym.Env):
         if self._spec is not None:
             # What a script registered is not registered in its workers.
             gym.registry.setdefault(self._spec.id, self._spec)
-        env = make(self._source)
-        given = (env.observation_space, env.action_space)
-        if given != (self.observation_space, self.action_space):
+        env = DepthAlone(make(self._source))
+        if spaces_of(env) != spaces_of(self):
             raise RunFailure(
                 f"{env_name(self._source)} has other spaces in a worker than in the main process; "
                 "give it the same ones each time it is made."
@@ -100,7 +100,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         """
         self._name, self._timeout = env_name(source), timeout
         single = make(source)
-        spaces = (single.observation_space, single.action_space)
+        spaces = spaces_of(single)
         single.close()
         spec = gym.registry.get(env_id(source) or "")
         spec = None if spec is None else whole_spec(spec)
@@ -122,8 +122,8 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         except Exception as error:
             self._abandon()
             raise UsageError(
-                f"{self._name} cannot be sent to a worker ({type(error).__name__}: "
-                f"{as_clause(error)}); give a function that can be pickled, or set "
+                f"{self._name} cannot be sent to a worker ({type(error).__name__}"
+                f"{after_colon(error)}); give a function that can be pickled, or set "
                 "collection.vector=sync."
             ) from error
         except BaseException:
@@ -186,7 +186,7 @@ class WorkerVectorEnv(gym.vector.AsyncVectorEnv):
         if issubclass(kind, RunFailure | UsageError):
             raise RunFailure(str(value))
         raise RunFailure(
-            f"Worker {number} of {self._name} raised {kind.__name__}: {as_clause(value)}; correct "
+            f"Worker {number} of {self._name} raised {kind.__name__}{after_colon(value)}; correct "
             "the environment."
         )
 

@@ -1,4 +1,4 @@
-"""The two failures a user can meet, each one sentence and an exit status."""
+"""The failures a user can meet, each one sentence and an exit status."""
 
 import re
 
@@ -23,7 +23,17 @@ class RunFailure(RuntimeError):
     exit_status = 1
 
 
+class NotFinite(RunFailure):
+    """A loss, a weight, a prediction or a decision became infinite or NaN."""
+
+
 def as_clause(error: object, longest: int = 300) -> str:
     """The text of a foreign exception, to be put into a sentence: one line, without full stops."""
     text = re.sub(r"[.!?]+\s", "; ", " ".join(str(error).split())).rstrip(".!? ")
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def after_colon(error: object) -> str:
+    """The text of a foreign exception as a clause behind a colon; nothing where it has none."""
+    text = as_clause(error)
+    return f": {text}" if text else ""

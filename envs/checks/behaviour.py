@@ -7,8 +7,9 @@ import numpy as np
 
 from loopwm.envs.checks.finding import Finding, Level
 from loopwm.envs.checks.subject import Subject, called, median
-from loopwm.envs.guard import ROUNDING
+from loopwm.envs.faults import ROUNDING
 from loopwm.envs.limits import time_limit
+from loopwm.envs.make import spaces_of
 
 SEEDED_STEPS = 50
 """Steps that runs of the same seed are compared over."""
@@ -86,10 +87,18 @@ def check_seeding(subject: Subject) -> Iterator[Finding]:
         )
         return
     try:
-        same = _same(first, _trace(other, subject.seed))
+        alike = spaces_of(subject.env) == spaces_of(other)
+        same = alike and _same(first, _trace(other, subject.seed))
     finally:
-        other.close()
-    if same:
+        subject.put_away(other)
+    if not alike:
+        yield Finding(
+            name,
+            Level.ERROR,
+            "Two instances have different spaces; correct it to have the same ones each time it is "
+            "made.",
+        )
+    elif same:
         yield Finding(name, Level.OK, "The same seed gives the same episode.")
     else:
         yield Finding(
@@ -182,6 +191,19 @@ def check_cost(subject: Subject) -> Iterator[Finding]:
     if step >= SLOW_STEP:
         message += "; use several with collection.envs and set collection.vector=async"
     yield Finding("cost", Level.OK, f"{message}.")
+
+
+def check_closing(subject: Subject) -> Iterator[Finding]:
+    """Instances can be closed, and closed again; it ends the checks."""
+    own = subject.close() and subject.close()
+    if subject.close_fault is not None:
+        yield Finding(
+            "closing", Level.WARNING, f"It {subject.close_fault}; correct the environment."
+        )
+    elif own:
+        yield Finding("closing", Level.OK, "Closing it, and closing it again, went through.")
+    else:
+        yield Finding("closing", Level.OK, "Not checked, since the instance given stays open.")
 
 
 def _trace(env: gym.Env, seed: int) -> list[object]:

@@ -12,8 +12,9 @@ from loopwm.envs.actions import action_codec
 from loopwm.envs.checks.finding import Finding, Level
 from loopwm.envs.checks.subject import Subject
 from loopwm.envs.codec import one_line
+from loopwm.envs.make import missing_spaces
 from loopwm.envs.observations import observation_codec
-from loopwm.errors import UsageError, as_clause
+from loopwm.errors import UsageError, after_colon, as_clause
 
 _STANDARD = (
     gym.wrappers.TimeLimit,
@@ -25,20 +26,21 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 def check_spaces(subject: Subject) -> Iterator[Finding]:
     """Both spaces can be encoded."""
-    env = subject.env
+    env, missing = subject.env, missing_spaces(subject.env)
     kinds: dict[str, Callable[[gym.Space], object]] = {
         "observation": observation_codec,
         "action": action_codec,
     }
     for kind, codec in kinds.items():
-        name, space = f"{kind} space", getattr(env, f"{kind}_space", None)
-        if not isinstance(space, gym.Space):
+        name = f"{kind} space"
+        if f"{kind}_space" in missing:
             yield Finding(
                 name,
                 Level.ERROR,
                 f"The environment has no {kind}_space; give it one of gymnasium.spaces.",
             )
             continue
+        space = getattr(env, f"{kind}_space")
         try:
             codec(space)
         except UsageError as error:
@@ -59,11 +61,12 @@ def check_gymnasium(subject: Subject) -> Iterator[Finding]:
     failure: str | None = None
     with warned() as caught:
         try:
-            check_by_gymnasium(seen, skip_render_check=True)
-        except Exception as error:
-            failure = f"{type(error).__name__}: {as_clause(error)}"
+            # Rendering and closing have checks of their own, which need no spec.
+            check_by_gymnasium(seen, skip_render_check=True, skip_close_check=True)
+        except (Exception, SystemExit) as error:
+            failure = f"{type(error).__name__}{after_colon(error)}"
         if fresh is not None:
-            fresh.close()
+            subject.put_away(fresh)
     told = [text for text in caught if seen is env.unwrapped or "unwrapped version" not in text]
     for text in told:
         yield Finding(

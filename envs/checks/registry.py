@@ -7,8 +7,8 @@ import gymnasium as gym
 from loopwm.envs.checks import behaviour, interface, rendering
 from loopwm.envs.checks.finding import Finding, Level, Report
 from loopwm.envs.checks.subject import Subject
-from loopwm.envs.make import EnvSource
-from loopwm.errors import RunFailure, UsageError, as_clause
+from loopwm.envs.make import EnvSource, missing_spaces
+from loopwm.errors import RunFailure, UsageError, after_colon
 
 CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     interface.check_spaces,
@@ -22,6 +22,7 @@ CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     interface.check_gymnasium,
     rendering.check_rendering,
     behaviour.check_cost,
+    behaviour.check_closing,
 )
 
 
@@ -46,7 +47,8 @@ def check_env(env: EnvSource | gym.Env, *, steps: int = 1_000, seed: int = 0) ->
         )
     subject, findings = Subject(env, steps, seed), []
     try:
-        for check in CHECKS:
+        # Without a space only that can be said.
+        for check in CHECKS[:1] if missing_spaces(subject.env) else CHECKS:
             findings.extend(_run(check, subject))
     finally:
         subject.close()
@@ -60,12 +62,12 @@ def _run(check: Callable[[Subject], Iterable[Finding]], subject: Subject) -> lis
         return list(check(subject))
     except (UsageError, RunFailure) as error:
         return [Finding(name, Level.ERROR, str(error))]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [
             Finding(
                 name,
                 Level.ERROR,
-                f"{type(error).__name__} was raised while this was checked: {as_clause(error)}; "
+                f"{type(error).__name__} was raised while this was checked{after_colon(error)}; "
                 "correct the environment.",
             )
         ]

@@ -1,5 +1,6 @@
 """The check of render modes; in another process, since graphics libraries may end theirs."""
 
+import contextlib
 import functools
 import multiprocessing
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from loopwm.envs.checks.finding import Finding, Level
 from loopwm.envs.checks.interface import warned
-from loopwm.envs.checks.subject import Subject
+from loopwm.envs.checks.subject import Subject, remade
 from loopwm.envs.workers import whole_spec, without_script
-from loopwm.errors import as_clause
+from loopwm.errors import after_colon
 
 PATIENCE = 120.0
 """Seconds that rendering in one mode may take."""
@@ -23,7 +24,7 @@ def check_rendering(subject: Subject) -> Iterator[Finding]:
     """Every render mode but `human`, which opens a window, gives what Gymnasium expects."""
     modes = [mode for mode in subject.env.metadata.get("render_modes", []) if mode != "human"]
     spec = subject.env.spec
-    if not modes or spec is None:
+    if not modes or not remade(spec):
         why = "spec to make it from" if modes else "render mode for images or text"
         yield Finding("rendering", Level.OK, f"Not checked, since there is no {why}.")
         return
@@ -58,7 +59,7 @@ def _elsewhere(spec: EnvSpec, mode: str, seed: int) -> list[str]:
         process.join(PATIENCE)
         return [f"the process that renders dies (exit status {process.exitcode})"]
     except Exception as error:
-        return [f"it cannot be tried ({type(error).__name__}: {as_clause(error)})"]
+        return [f"it cannot be tried ({type(error).__name__}{after_colon(error)})"]
     finally:
         if process.pid is not None:
             process.kill()
@@ -75,7 +76,8 @@ def _render(make: CloudpickleWrapper, seed: int, pipe: Connection) -> None:
                 env.reset(seed=seed)
                 env_render_passive_checker(env)
             finally:
-                env.close()
-    except Exception as error:
-        said.append(f"it fails with {type(error).__name__}: {as_clause(error)}")
+                with contextlib.suppress(Exception):
+                    env.close()
+    except (Exception, SystemExit) as error:
+        said.append(f"it fails with {type(error).__name__}{after_colon(error)}")
     pipe.send(said)

@@ -4,14 +4,23 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
-from loopwm.envs.guard import GuardedEnv, excess, observation_fault, reward_fault
-from loopwm.envs.make import EnvSource, env_name, make
-from loopwm.errors import as_clause
+from loopwm.envs.action_repeat import RepeatedSource
+from loopwm.envs.faults import (
+    excess,
+    flag_fault,
+    info_fault,
+    number,
+    observation_fault,
+    reward_fault,
+)
+from loopwm.envs.make import EnvSource, env_name, unguarded
+from loopwm.errors import after_colon
 
 ENOUGH_EPISODES, FEWEST_STEPS = 5, 200
 """Playing stops after so many episodes, if that made so many steps."""
@@ -71,9 +80,12 @@ class Subject:
         """
         self.steps, self.seed = steps, seed
         self._given = source if isinstance(source, gym.Env) else None
-        self._source: EnvSource | None = None
+        self._source: str | Callable[[], gym.Env] | None = None
+        self.close_fault: str | None = None
+        """What went wrong when an instance was closed first, to follow "it"."""
         if not isinstance(source, gym.Env):
-            self._source = source
+            # How often actions are repeated is no matter of the environment.
+            self._source = source.source if isinstance(source, RepeatedSource) else source
             self.name = env_name(source)
         else:
             self.name = type(source.unwrapped).__name__ if source.spec is None else source.spec.id
@@ -81,20 +93,32 @@ class Subject:
 
     def _made(self) -> gym.Env:
         assert self._source is not None
-        guarded = make(self._source)
-        assert isinstance(guarded, GuardedEnv)
-        return guarded.env
+        return unguarded(self._source)
 
     def another(self) -> gym.Env | None:
         """A second instance; None where only one was given and no spec tells how to make it."""
         if self._given is None:
             return self._made()
-        return None if self._given.spec is None else gym.make(self._given.spec)
+        if not remade(self._given.spec):
+            return None
+        try:
+            return gym.make(self._given.spec)
+        except Exception:
+            return None
 
-    def close(self) -> None:
-        """Closes the instance, unless it was given."""
+    def put_away(self, env: gym.Env) -> None:
+        """Closes an instance, and keeps what is wrong with that."""
+        try:
+            env.close()
+        except (Exception, SystemExit) as error:
+            fault = f"raised {type(error).__name__} in close{after_colon(error)}"
+            self.close_fault = self.close_fault or fault
+
+    def close(self) -> bool:
+        """Closes the instance, unless it was given; whether that was so."""
         if self._given is None:
-            self.env.close()
+            self.put_away(self.env)
+        return self._given is None
 
     @functools.cached_property
     def play(self) -> Play:
@@ -114,6 +138,7 @@ class Subject:
             play.fault = given
             return
         self._see(play, given[0], "reset")
+        play.fault = _returned(info_fault(given[1], "reset"))
         length = 0
         while play.steps < self.steps and not play.stopped:
             where = f"step {play.steps + 1}"
@@ -122,12 +147,19 @@ class Subject:
             if isinstance(given, str):
                 play.fault = given
                 return
-            observation, reward, terminated, truncated, _ = given
+            observation, reward, terminated, truncated, info = given
             play.steps, length = play.steps + 1, length + 1
             self._see(play, observation, where)
             play.reward_fault = play.reward_fault or reward_fault(reward, where)
             if play.reward_fault is None:
-                play.rewards.append(float(reward))
+                play.rewards.append(number(reward))
+            play.fault = _returned(
+                flag_fault("terminated", terminated, where)
+                or flag_fault("truncated", truncated, where)
+                or info_fault(info, where)
+            )
+            if play.fault is not None:
+                return
             flags = {type(f).__name__ for f in (terminated, truncated)} - {"bool", "bool_"}
             play.flags = tuple(sorted({*play.flags, *flags}))
             if terminated or truncated:
@@ -142,6 +174,18 @@ class Subject:
         if play.observation_fault is None:
             play.observations += 1
             play.excess = max(play.excess, excess(space, observation))
+
+
+def _returned(fault: str | None) -> str | None:
+    return None if fault is None else f"returned {fault}"
+
+
+def remade(spec: EnvSpec | None) -> TypeGuard[EnvSpec]:
+    """Whether there is a spec that makes the environment again, with all its wrappers.
+
+    Of a wrapper that is no `gymnasium.utils.RecordConstructorArgs` no arguments are known.
+    """
+    return spec is not None and all(one.kwargs is not None for one in spec.additional_wrappers)
 
 
 def called(
@@ -160,8 +204,8 @@ def called(
     began = time.perf_counter()
     try:
         given = function(*args, **kwargs)
-    except Exception as error:
-        return f"raised {type(error).__name__} in {where}: {as_clause(error)}"
+    except (Exception, SystemExit) as error:
+        return f"raised {type(error).__name__} in {where}{after_colon(error)}"
     seconds.append(time.perf_counter() - began)
     if not isinstance(given, tuple) or len(given) != parts:
         what = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__

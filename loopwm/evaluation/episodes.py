@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from loopwm.envs import EnvSource, Spaces, Transitions, VectorStepper, make_vector
-from loopwm.errors import RunFailure
+from loopwm.errors import NotFinite
 from loopwm.planning import CandidateReturns
 from loopwm.training import Actor, Candidates, Episode, EvaluationResult, EvaluationStopped
 
@@ -41,7 +41,8 @@ def run_episodes(
 
     Raises:
         EvaluationStopped: it gave up.
-        RunFailure: the environment failed, or a decision became NaN.
+        NotFinite: a decision became NaN.
+        RunFailure: the environment failed.
     """
     stepper = VectorStepper(make_vector(source, episodes), spaces)
     try:
@@ -59,7 +60,7 @@ def run_episodes(
             action, state = actor.act(stepper.raw, state, explore=False)
             milliseconds.append(1e3 * (time.perf_counter() - began) / episodes)
             if not np.all(np.asarray(state.stats.finite)):
-                raise RunFailure("A decision became NaN in evaluation; load an earlier checkpoint.")
+                raise NotFinite("A decision became NaN in evaluation; load an earlier checkpoint.")
             loops.append(float(np.mean(np.asarray(state.stats.loops))))
             bounds.append(float(np.max(np.asarray(state.stats.bound))))
             weighed.add(state.stats.returns, ~ended)

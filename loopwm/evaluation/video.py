@@ -2,11 +2,13 @@
 
 import pathlib
 import warnings
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
-from loopwm.envs import EnvSource, env_name, make
-from loopwm.errors import UsageError, as_clause
+from loopwm.envs import EnvSource, env_id, env_name, make
+from loopwm.errors import RunFailure, UsageError, after_colon, as_clause
 from loopwm.training import Actor
 
 
@@ -27,7 +29,7 @@ def record_episode(
 
     Raises:
         UsageError: the environment cannot render images, or a package is missing.
-        RunFailure: the environment failed.
+        RunFailure: the environment failed, or rendered something else.
     """
     env = _make_rendered(source)
     recorder = env
@@ -37,7 +39,10 @@ def record_episode(
         try:
             folder.mkdir(parents=True, exist_ok=True)
             recorder = gym.wrappers.RecordVideo(
-                env, str(folder), episode_trigger=lambda _: True, name_prefix=f"seed{seed}"
+                Framed(env, env_name(source)),
+                str(folder),
+                episode_trigger=lambda _: True,
+                name_prefix=f"seed{seed}",
             )
             _play(actor, recorder, seed, max_steps)
         except gym.error.DependencyNotInstalled as error:
@@ -54,6 +59,36 @@ def record_episode(
     return sorted(folder.glob(f"seed{seed}*.mp4"))[-1]
 
 
+class Framed(gym.Wrapper):
+    """An environment whose faults in rendering are one sentence."""
+
+    def __init__(self, env: gym.Env, name: str):
+        """Args: the environment, and its name for messages."""
+        super().__init__(env)
+        self._name = name
+
+    def render(self) -> np.ndarray:
+        """An image of (height, width, channels)."""
+        remedy = "correct the environment, or leave --video out"
+        try:
+            frame: Any = super().render()
+        except (gym.error.DependencyNotInstalled, UsageError, RunFailure):
+            raise
+        except (Exception, SystemExit) as error:
+            raise RunFailure(
+                f"{self._name} raised {type(error).__name__} in render{after_colon(error)}; "
+                f"{remedy}."
+            ) from error
+        shape = np.shape(frame) if isinstance(frame, np.ndarray) else None
+        if shape is None or len(shape) != 3 or shape[2] not in (1, 3, 4):
+            given = type(frame).__name__ if shape is None else f"an array of shape {shape}"
+            raise RunFailure(
+                f"{self._name} returned {given} in render, where an image is an array of (height, "
+                f"width, 3); {remedy}."
+            )
+        return frame
+
+
 def _make_rendered(source: EnvSource) -> gym.Env:
     refusal = UsageError(
         f"{env_name(source)} cannot be rendered as images; leave --video out, or give it the "
@@ -62,7 +97,9 @@ def _make_rendered(source: EnvSource) -> gym.Env:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium warns of what is refused here
         try:
-            env = make(source, render_mode="rgb_array")
+            # A function's environment has the render mode that the function gives it.
+            mode = None if env_id(source) is None else "rgb_array"
+            env = make(source, render_mode=mode)
         except UsageError as error:
             if isinstance(error.__cause__, TypeError):
                 raise refusal from error

@@ -118,6 +118,12 @@ def test_observation_spaces_that_are_refused(space, said, assert_helpful):
     assert_helpful(raised)
 
 
+def test_boxes_of_bools_take_the_nearer_value():
+    codec = action_codec(BOX(0, 1, (5,), bool))
+    decoded = codec.decode(np.asarray([[-1.0, -0.9, -0.1, 0.1, 1.0]], np.float32))
+    assert decoded.dtype == bool and decoded.tolist() == [[False, False, False, True, True]]
+
+
 class Acts(gym.Env):
     """Keeps the action that it was given."""
 
@@ -147,7 +153,9 @@ def test_the_wrapper_that_a_refusal_names_works_as_it_is_written(space, u, taken
     with pytest.raises(UsageError) as raised:
         action_codec(space)
     call = str(raised.value).split("use ")[1].split(", with the")[0].split(", which joins")[0]
-    env = eval(call, {"gymnasium": gym, "env": Acts(space)})
+    names = {"gymnasium": gym, "env": Acts(space)}
+    exec(f"env = {call}", names)  # as one would write it
+    env = names["env"]
     action = action_codec(env.action_space).decode(np.asarray([u], np.float32))[0]
     env.step(action)
     found = env.unwrapped.taken

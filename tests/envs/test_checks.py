@@ -49,6 +49,7 @@ def test_what_is_right_has_no_error(env, well_said):
     assert report.exit_status == 0 and not report.of_level(ERROR), report
     names = {"observation space", "action space", "steps", "observations", "rewards", "seeding"}
     names |= {"episode end", "time limit", "termination", "gymnasium", "rendering", "cost"}
+    names |= {"closing"}
     assert set(levels(report)) == names and len(names) == len(CHECKS) + 1
     assert "µs" in said(report, "cost")
 

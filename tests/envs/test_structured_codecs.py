@@ -207,3 +207,27 @@ def test_faulty_parts_are_named(change, match, assert_helpful):
     with pytest.raises(RunFailure, match=match) as raised:
         make(lambda: Faulty("parts")).reset(seed=0)
     assert_helpful(raised)
+
+
+@pytest.mark.parametrize("dtype", [np.uint64, np.int8])
+def test_arrays_of_values_of_any_type_that_begin_anywhere(dtype):
+    codec = observation_codec(gym.spaces.MultiDiscrete([2, 3], dtype, start=[1, 5]))
+    encoded = codec.encode(np.asarray([[2, 5], [1, 7]], dtype))
+    np.testing.assert_array_equal(encoded, [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("form", [tuple, list, np.asarray])
+def test_the_parts_of_a_tuple_may_come_as_a_list_or_an_array(form):
+    spaces = Spaces.of(Parted())
+    encoded, batched = spaces.encode_observation(form([3.0, 4.0]))
+    assert not batched and encoded.tolist() == [[3.0, 4.0]]
+    for wrong in (np.asarray(3.0), form([3.0, 4.0, 5.0]), 3.0):
+        with pytest.raises(UsageError, match="not a tuple with the places 0, 1"):
+            spaces.encode_observation(wrong)
+
+
+class Parted(gym.Env):
+    """Two numbers in a Tuple."""
+
+    observation_space = gym.spaces.Tuple((BOX(0.0, 9.0, ()), BOX(0.0, 9.0, ())))
+    action_space = gym.spaces.Discrete(2)

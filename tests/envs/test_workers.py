@@ -118,11 +118,10 @@ def test_an_id_of_the_current_folder_and_signals_meant_for_the_run(tmp_path, mon
     monkeypatch.syspath_prepend(tmp_path)  # as the command does
     env = workers("local_envs:Here-v0")
     try:
-        _, info = env.reset(seed=0)
-        assert os.getpid() not in info["pid"]
-        for pid in info["pid"]:
-            os.kill(pid, signal.SIGINT)
-            os.kill(pid, signal.SIGTERM)
+        env.reset(seed=0)
+        for process in env.processes:
+            os.kill(process.pid, signal.SIGINT)
+            os.kill(process.pid, signal.SIGTERM)
         *_, reward, _, _, _ = env.step(np.zeros(2, int))
         np.testing.assert_array_equal(reward, 1.0)
     finally:
