@@ -75,10 +75,11 @@ def build_run_networks(config: RunConfig, spaces: Spaces) -> Networks:
     """Freshly initialised networks of a run, from its seed."""
     key = jax.random.key(config.seed)
     layout = spaces.action.layout
-    return build_networks(config.model, config.heads, _sizes(spaces), actions=layout, key=key)
+    return build_networks(config.model, config.heads, model_sizes(spaces), actions=layout, key=key)
 
 
-def _sizes(spaces: Spaces) -> Sizes:
+def model_sizes(spaces: Spaces) -> Sizes:
+    """What a world model needs to know of an environment's spaces."""
     return Sizes(
         observation=spaces.observation.size,
         action=spaces.action.size,
@@ -100,7 +101,7 @@ def _compile_ahead(config: RunConfig, spaces: Spaces, replay: Replay) -> threadi
     before learning begins.
     """
     layout, collection, learner = spaces.action.layout, config.collection, config.learner
-    kept = building_is_kept(config.model, config.heads, _sizes(spaces), actions=layout)
+    kept = building_is_kept(config.model, config.heads, model_sizes(spaces), actions=layout)
     if kept or config.steps <= collection.random_steps:
         return None
     batch = replay.blank(collection.updates_per_call, learner.batch_size, learner.sequence)

@@ -5,15 +5,16 @@ from typing import Any
 
 from loopwm.comparison.control import measure_control, try_control
 from loopwm.envs import Spaces
-from loopwm.errors import RunFailure, UsageError
-from loopwm.evaluation.compare.cells import Cell, Diverged, Status
+from loopwm.errors import NotFinite, RunFailure, UsageError
+from loopwm.evaluation.compare.cells import Cell, Status
 from loopwm.evaluation.compare.dynamics import measure_dynamics, try_dynamics
 from loopwm.evaluation.compare.families import FAMILIES, build_blocks
 from loopwm.evaluation.compare.logged import load_or_log
 from loopwm.evaluation.compare.protocol import DynamicsProtocol, Protocol
 from loopwm.evaluation.compare.tasks import find_task
-from loopwm.models import Sizes
+from loopwm.models import Sizes, parameters_of
 from loopwm.models.world_model import WorldModelBuilder
+from loopwm.session import model_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +54,22 @@ def perform(job: Job) -> dict[str, Any]:
 
 
 def measure(job: Job, choice: Choice) -> dict[str, Any]:
-    """Trains and measures the model of a cell."""
+    """Trains and measures the model of a cell; of one that diverges its size is known."""
     cell, protocol = job.cell, job.protocol
     try:
-        if isinstance(protocol, DynamicsProtocol):
-            episodes = load_or_log(job.data, find_task(cell.task), protocol, seed=cell.seed)
-            builder = _builder(cell, choice.shape)
-            found = measure_dynamics(builder, episodes, protocol, rate=choice.rate, seed=cell.seed)
-        else:
-            builder = _builder(cell, choice.shape)
-            found = measure_control(builder, cell, protocol, rate=choice.rate)
-    except Diverged as error:
-        return {"status": Status.DIVERGED.value, "sentence": str(error), "measures": {}}
+        builder = builder_of(cell, protocol, choice.shape)
+        try:
+            if isinstance(protocol, DynamicsProtocol):
+                task = find_task(cell.task)
+                episodes = load_or_log(job.data, task, protocol, seed=cell.seed)
+                found = measure_dynamics(
+                    builder, episodes, protocol, rate=choice.rate, seed=cell.seed
+                )
+            else:
+                found = measure_control(builder, cell, protocol, rate=choice.rate)
+        except NotFinite as error:
+            size = {"params": parameters_of(builder, sizes_of(cell.task, protocol))}
+            return {"status": Status.DIVERGED.value, "sentence": str(error), "measures": size}
     except (UsageError, RunFailure) as error:
         return {"status": Status.FAILED.value, "sentence": str(error), "measures": {}}
     return {"status": Status.DONE.value, "sentence": None, "measures": found}
@@ -77,7 +82,7 @@ def make_trials(job: Job) -> dict[str, Any]:
         score, sentence, status = None, None, Status.DONE
         try:
             score = _score(job, choice)
-        except Diverged as error:
+        except NotFinite as error:
             sentence, status = str(error), Status.DIVERGED
         except (UsageError, RunFailure) as error:
             sentence, status = str(error), Status.FAILED
@@ -103,24 +108,33 @@ def best(trials: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _score(job: Job, choice: Choice) -> float:
     cell, protocol = job.cell, job.protocol
-    builder = _builder(cell, choice.shape)
+    builder = builder_of(cell, protocol, choice.shape)
     if isinstance(protocol, DynamicsProtocol):
         episodes = load_or_log(job.data, find_task(cell.task), protocol, seed=cell.seed)
         return try_dynamics(builder, episodes, protocol, rate=choice.rate)
     return try_control(builder, cell, protocol, rate=choice.rate)
 
 
-def sizes_of(task: str) -> Sizes:
-    """Sizes of a task's observation and action vectors.
+def sizes_of(task: str, protocol: Protocol) -> Sizes:
+    """Sizes of a task's observations and actions, as the protocol's models get them.
 
     Raises:
         UsageError: the environment cannot be made here.
     """
     spaces = Spaces.of_source(find_task(task).env)
-    return Sizes(spaces.observation.size, spaces.action.size)
+    if isinstance(protocol, DynamicsProtocol):
+        # Logged observations are vectors, those of grids and images too.
+        return Sizes(spaces.observation.size, spaces.action.size)
+    return model_sizes(spaces)
 
 
-def _builder(cell: Cell, shape: int) -> WorldModelBuilder:
+def builder_of(cell: Cell, protocol: Protocol, shape: int) -> WorldModelBuilder:
+    """The configuration of a cell's model in one of its family's shapes.
+
+    Raises:
+        UsageError: there is none of that size, or the environment cannot be made here.
+    """
+    sizes = sizes_of(cell.task, protocol)
     if cell.blocks:
-        return build_blocks(cell.family, cell.blocks, sizes_of(cell.task), cell.size)
-    return FAMILIES[cell.family].build(shape, sizes_of(cell.task), cell.size)
+        return build_blocks(cell.family, cell.blocks, sizes, cell.size)
+    return FAMILIES[cell.family].build(shape, sizes, cell.size)

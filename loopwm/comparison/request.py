@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from loopwm import settings
-from loopwm.comparison.jobs import Choice, sizes_of
+from loopwm.comparison.jobs import Choice, builder_of, sizes_of
 from loopwm.errors import UsageError, as_clause
 from loopwm.evaluation.compare.cells import Cell, Record, Status, fingerprint
 from loopwm.evaluation.compare.families import FAMILIES, OURS, STACK, check_families
+from loopwm.evaluation.compare.protocol import ControlProtocol
 from loopwm.evaluation.compare.suites import Suite, find_suite
 from loopwm.evaluation.compare.tasks import find_task
-from loopwm.models import Scalable, Sizes, parameters_of
+from loopwm.models import Scalable, Sizes, WorldModelBuilder, parameters_of
+from loopwm.run import resolve_config
 
 Place = tuple[str, str, int]
 """Task, family and size."""
@@ -71,7 +73,13 @@ class Request:
         """What all cells of a folder share; tasks, sizes, families, seeds and trials are added."""
         protocol = settings.dump(self.suite.protocol)
         del protocol["search"]
-        return {"format": FORMAT, "suite": self.suite.name, "protocol": protocol}
+        shared = {"format": FORMAT, "suite": self.suite.name, "protocol": protocol}
+        if isinstance(self.suite.protocol, ControlProtocol):
+            # The preset's contents, which may change under its name.
+            shared["preset"] = settings.dump(
+                resolve_config("CartPole-v1", config=self.suite.protocol.preset)
+            )
+        return shared
 
     def places(self) -> list[Place]:
         """Task, family and size of all cells."""
@@ -125,7 +133,7 @@ class Request:
         return {
             **self.settings(),
             "cell": dataclasses.asdict(cell),
-            "shape": settings.dump(FAMILIES[cell.family].shapes[choice["shape"]]),
+            "shape": settings.dump(_shape(cell, choice["shape"])),
             "rate": choice["rate"],
         }
 
@@ -139,7 +147,7 @@ class Request:
         makeable = 0
         for task in self.suite.tasks:
             try:
-                sizes = sizes_of(task)
+                sizes = sizes_of(task, self.suite.protocol)
             except UsageError as error:
                 found |= {p: (Status.NOT_RUN, str(error)) for p in self.places() if p[0] == task}
                 continue
@@ -161,8 +169,18 @@ class Request:
         return found
 
     def missing(self, place: Place, status: Status, why: str) -> list[Record]:
-        """Records of the cells of a place without any."""
-        return [Record(cell, status, "", sentence=why) for cell in self.cells(place)]
+        """Records of the cells of a place without any; diverged ones know their size."""
+        protocol = self.suite.protocol
+        size: dict[str, Any] = {}
+        if status is Status.DIVERGED:
+            builder = builder_of(self.cell(place, 0), protocol, 0)
+            size = {"params": parameters_of(builder, sizes_of(place[0], protocol))}
+        return [Record(cell, status, "", sentence=why, measures=size) for cell in self.cells(place)]
+
+
+def _shape(cell: Cell, choice: int) -> WorldModelBuilder:
+    """What a cell's model is built from: by loops and blocks from ours, whatever the choice."""
+    return FAMILIES[OURS].shapes[0] if cell.blocks else FAMILIES[cell.family].shapes[choice]
 
 
 def _check_task(task: str, suite: Suite) -> None:
@@ -170,7 +188,7 @@ def _check_task(task: str, suite: Suite) -> None:
     if task in suite.tasks:
         return
     try:
-        sizes_of(task)
+        sizes_of(task, suite.protocol)
     except UsageError as error:
         raise UsageError(
             f"Suite {suite.name} has no task '{task}': {as_clause(error)}; its own are "

@@ -9,8 +9,8 @@ from comparisons import small_debug
 
 from loopwm.comparison import InlineBackend, Job, LocalBackend, backends, compare, jobs
 from loopwm.comparison.jobs import Choice, best, perform
-from loopwm.errors import RunFailure
-from loopwm.evaluation.compare import SUITES, Cell, Diverged, dynamics
+from loopwm.errors import NotFinite, RunFailure
+from loopwm.evaluation.compare import SUITES, Cell, dynamics
 from loopwm.training import Trained
 
 CELL = Cell("debug", "Pendulum-v1", "single_pass", 1_500, 0)
@@ -50,7 +50,7 @@ def test_every_trial_is_scored(tmp_path, monkeypatch):
 
     def score(_, choice):
         if (choice.shape, choice.rate) not in scores:
-            raise Diverged("The loss is nan.")
+            raise NotFinite("The loss is nan.")
         return scores[choice.shape, choice.rate]
 
     monkeypatch.setattr(jobs, "_score", score)
@@ -64,7 +64,7 @@ def test_every_trial_is_scored(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(Diverged("The loss is nan."), "diverged"), (RunFailure("It broke; check it."), "failed")],
+    [(NotFinite("The loss is nan."), "diverged"), (RunFailure("It broke; check it."), "failed")],
 )
 def test_what_goes_wrong_is_a_result(tmp_path, monkeypatch, error, status):
     def fail(*_, **__):
@@ -72,7 +72,9 @@ def test_what_goes_wrong_is_a_result(tmp_path, monkeypatch, error, status):
 
     monkeypatch.setattr(jobs, "measure_dynamics", fail)
     found = perform(job_of(tmp_path))
-    assert found == {"status": status, "sentence": str(error), "measures": {}}
+    assert (found["status"], found["sentence"]) == (status, str(error))
+    # Of a model that diverged the size is known, so that its place keeps its point.
+    assert (abs(found["measures"].get("params", 0) - CELL.size) < 200) == (status == "diverged")
 
 
 def test_a_size_that_cannot_be_built_is_a_result(tmp_path):

@@ -200,10 +200,10 @@ def test_tasks_that_cannot_be_made_are_recorded(run, monkeypatch):
 
     real = request.sizes_of
 
-    def without(task):
+    def without(task, protocol):
         if task == "Acrobot-v1":
             raise UsageError("Acrobot-v1 needs a package that is missing; install it.")
-        return real(task)
+        return real(task, protocol)
 
     monkeypatch.setattr(request, "sizes_of", without)
     summary, backend, _ = run(tasks=["Pendulum-v1", "Acrobot-v1"])

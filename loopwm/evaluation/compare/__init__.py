@@ -2,7 +2,6 @@
 
 from loopwm.evaluation.compare.analysis import Analysis as Analysis
 from loopwm.evaluation.compare.cells import Cell as Cell
-from loopwm.evaluation.compare.cells import Diverged as Diverged
 from loopwm.evaluation.compare.cells import Record as Record
 from loopwm.evaluation.compare.cells import Status as Status
 from loopwm.evaluation.compare.families import FAMILIES as FAMILIES

@@ -22,7 +22,7 @@ from loopwm.evaluation.compare.suites import Suite
 from loopwm.evaluation.compare.tasks import find_task
 
 DIVERGED_ERROR = 10.0
-"""What a diverged cell counts as: ten times the error of predicting the mean."""
+"""What a diverged cell counts as, if none is larger: ten times the error of predicting the mean."""
 RETURN_TOLERANCE = 0.05
 """Returns within 5 % of the target count as equal."""
 
@@ -111,11 +111,14 @@ class Scoped:
     family: str
     scope: str
     """`all`, a kind of task, or a task."""
+    asked: int
+    """Tasks of the scope; the ratio rests on fewer where one has no two sizes of both families."""
     ratio: Ratio
 
     def content(self) -> dict[str, Any]:
         """As plain data."""
-        return {"family": self.family, "scope": self.scope, **self.ratio.content()}
+        about = {"family": self.family, "scope": self.scope, "tasks_asked": self.asked}
+        return {**about, **self.ratio.content()}
 
 
 class Analysis:
@@ -153,14 +156,16 @@ class Analysis:
                         == (task, family, size)
                         and not record.cell.blocks
                     ]
-                    done = [record for record in here if self._value(record) is not None]
-                    if not done or worst is None:
-                        continue
+                    counted = [r for r in here if self._counted(r, worst) is not None]
                     values = {
                         record.cell.seed: value
-                        for record in here
+                        for record in counted
                         if (value := self._counted(record, worst)) is not None
                     }
+                    if not values:
+                        continue
+                    # What diverged is not measured, but its size is known.
+                    done = [record for record in counted if record.done] or counted
                     costs = {
                         name: float(np.median([record.measures[name] for record in done]))
                         for name in _COSTS
@@ -176,16 +181,15 @@ class Analysis:
             return None
         return record.measures.get("error" if self.errors else "return")
 
-    def _counted(self, record: Record, worst: float) -> float | None:
+    def _counted(self, record: Record, worst: float | None) -> float | None:
         """Error or return of a cell, that of a diverged one as the worst; None without either."""
         return worst if record.status is Status.DIVERGED else self._value(record)
 
     def _worst(self, task: str) -> float | None:
-        """What a diverged cell of a task counts as."""
-        if self.errors:
-            return DIVERGED_ERROR
+        """What a diverged cell of a task counts as; None where no return is known."""
         known = [self._value(record) for record in self.records if record.cell.task == task]
-        return min((value for value in known if value is not None), default=None)
+        values = [value for value in known if value is not None]
+        return max([DIVERGED_ERROR, *values]) if self.errors else min(values, default=None)
 
     def _versus(self, theirs: Place) -> Versus | None:
         ours = self.place(theirs.task, OURS, theirs.size)
@@ -205,9 +209,10 @@ class Analysis:
         return Versus(theirs.task, theirs.family, theirs.size, interval, neutral)
 
     def _worth(self, task: str) -> Worth | None:
+        worst = self._worst(task)
         found: dict[str, dict[int, dict[int, float]]] = {OURS: {}, STACK: {}}
         for record in self.records:
-            cell, value = record.cell, self._counted(record, DIVERGED_ERROR)
+            cell, value = record.cell, self._counted(record, worst)
             if cell.task == task and cell.blocks and value is not None:
                 found[cell.family].setdefault(cell.blocks, {})[cell.seed] = value
         return fit_worth(found[OURS], found[STACK])
@@ -217,7 +222,7 @@ class Analysis:
         return [
             Point(place.costs["params"], {seed: sign * v for seed, v in place.by_seed.items()})
             for place in self.places
-            if (place.task, place.family) == (task, family)
+            if (place.task, place.family) == (task, family) and "params" in place.costs
         ]
 
     def _ratios(self) -> list[Scoped]:
@@ -239,5 +244,5 @@ class Analysis:
                 tolerance = 0.0 if self.errors else RETURN_TOLERANCE
                 ratio = iso_ratio(pairs, logarithmic=self.errors, tolerance=tolerance)
                 if ratio is not None:
-                    found.append(Scoped(family, scope, ratio))
+                    found.append(Scoped(family, scope, len(tasks), ratio))
         return found

@@ -7,8 +7,6 @@ import json
 import math
 from typing import Any
 
-from loopwm.errors import RunFailure
-
 
 class Status(enum.StrEnum):
     """What became of a cell."""
@@ -27,10 +25,6 @@ class Status(enum.StrEnum):
 
 KEPT = (Status.DONE, Status.DIVERGED)
 """What is not tried again: the others may go otherwise on another day or machine."""
-
-
-class Diverged(RunFailure):
-    """A loss or a prediction became infinite or NaN."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)

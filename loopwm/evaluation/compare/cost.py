@@ -59,7 +59,8 @@ def training_flops(model: AbstractWorldModel, action: int, predictions: int) -> 
 
     A prediction is a transition with its outcome and its decoded observation, as XLA counts them;
     the gradient is taken for twice the prediction, as is usual. The model's own loss term, the
-    encoder, and the optimiser are not in it.
+    encoder, the optimiser, and the norms of constrained weights, which are computed once an update
+    (1.6 to 6.8 % for the looped model on NLinkPendulum), are not in it.
 
     Args:
         model: the world model.

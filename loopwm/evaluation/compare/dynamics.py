@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from loopwm.core import SampledDepth
-from loopwm.errors import RunFailure
-from loopwm.evaluation.compare.cells import Diverged
+from loopwm.errors import NotFinite, RunFailure
 from loopwm.evaluation.compare.cost import (
     parameters,
     peak_memory,
@@ -91,7 +90,7 @@ class Measured:
             seed: seed of split, weights and batches.
 
         Raises:
-            Diverged: the loss is not finite.
+            NotFinite: the loss is not finite.
             RunFailure: the data has too few episodes, or none that is long enough.
             UsageError: the configuration cannot be built.
         """
@@ -107,7 +106,7 @@ class Measured:
         self.seconds, self.cpu_seconds = trained.wall_seconds, trained.cpu_seconds
         self.loss = trained.loss
         if not math.isfinite(trained.loss):
-            raise Diverged(f"The loss is {trained.loss} after {updates} updates.")
+            raise NotFinite(f"The loss is {trained.loss} after {updates} updates.")
         assert isinstance(trained.model, WithOutcome)
         self.model = trained.model
 
@@ -138,13 +137,13 @@ class Measured:
         """Errors on episodes that were not trained on, see `open_loop_measures`.
 
         Raises:
-            Diverged: a prediction is not finite.
+            NotFinite: a prediction is not finite.
         """
         real = self._real(episodes, max(self.protocol.steps))
         seen = self.scale.observation(real.observation)
         predicted = _rolled(self.model, seen, real)
         if not np.all(np.isfinite(predicted[real.valid])):
-            raise Diverged("Some predictions are not finite.")
+            raise NotFinite("Some predictions are not finite.")
         return open_loop_measures(
             np.where(real.valid[..., None], predicted, 0.0),
             real,
@@ -237,10 +236,13 @@ def measure_dynamics(
         `loops`; and `curve`, NRMSE after 5 steps by number of loops.
 
     Raises:
-        Diverged: loss or predictions are not finite.
+        NotFinite: loss or predictions are not finite.
+        RunFailure: no test sequence gives an error.
     """
     trained = Measured(builder, episodes, protocol, rate=rate, updates=protocol.updates, seed=seed)
-    return {**trained.errors(trained.parts.test), "curve": trained.curve(), **trained.costs()}
+    errors = trained.errors(trained.parts.test)
+    _error(errors, "test")
+    return {**errors, "curve": trained.curve(), **trained.costs()}
 
 
 def try_dynamics(
@@ -253,13 +255,20 @@ def try_dynamics(
     """The validation error of a trial of the search, on data and weights of the search's seed.
 
     Raises:
-        Diverged: loss or predictions are not finite.
-        RunFailure: no validation sequence is long enough for an error.
+        NotFinite: loss or predictions are not finite.
+        RunFailure: no validation sequence gives an error.
     """
     updates = max(1, round(protocol.search.share * protocol.updates))
     seed = protocol.search.seed
     trained = Measured(builder, episodes, protocol, rate=rate, updates=updates, seed=seed)
-    error = trained.errors(trained.parts.validation)["error"]
-    if error is None:
-        raise RunFailure("Too few validation sequences have 1 step; log more env steps.")
-    return error
+    return _error(trained.errors(trained.parts.validation), "validation")
+
+
+def _error(errors: dict[str, Any], part: str) -> float:
+    """The error of a part of the data, where it has one."""
+    if errors["error"] is None:
+        raise RunFailure(
+            f"The {part} sequences are too few, or all end in the same observation, so that there "
+            "is no error; log more env steps, or choose another task."
+        )
+    return errors["error"]

@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float
 
 from loopwm.evaluation.compare.statistics import aligned, iqm, paired_bootstrap
 
-_OPEN = 1e6
-"""Logarithm that stands for "nothing is known beyond": larger than any ratio's."""
+_OPEN = 1e100
+"""Logarithm that stands for "nothing is known beyond": finite, since quantiles are interpolated,
+and larger than any ratio's when it is one of many in a mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Ratio:
     several tasks with bounds on both sides."""
     interval: bool
     """Whether there are seeds enough for an interval."""
+    tasks: int = 1
+    """Tasks that it rests on."""
 
     def content(self) -> dict[str, object]:
         """As plain data."""
@@ -76,11 +79,12 @@ def log_ratio(
     *,
     logarithmic: bool,
     tolerance: float = 0.0,
+    least: float = -math.inf,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Bounds of log(parameters of the other over ours) at the smallest value that both reach.
 
     $$\log N_{\mathrm{theirs}}(y) - \log N_{\mathrm{ours}}(y), \qquad
-    y = \max(\min_i \mathrm{ours}_i, \min_i \mathrm{theirs}_i)$$
+    y = \max(\min_i \mathrm{ours}_i, \min_i \mathrm{theirs}_i, \mathrm{least})$$
 
     and a little more where values within a tolerance of y count as equal.
 
@@ -90,13 +94,14 @@ def log_ratio(
         theirs: the same of the other family.
         logarithmic: whether the values are logarithms.
         tolerance: share by which a value may be worse than y.
+        least: smallest y, a logarithm where the values are.
 
     Returns:
-        Lower and upper bound of each resample, equal where both fronts pass through y; ±10⁶ stands
-        for none.
+        Lower and upper bound of each resample, equal where both fronts pass through y; ±10¹⁰⁰
+        stands for none.
     """
     fronts = [np.minimum.accumulate(values, axis=0) for _, values in (ours, theirs)]
-    target = np.maximum(fronts[0][-1], fronts[1][-1])
+    target = np.maximum(np.maximum(fronts[0][-1], fronts[1][-1]), least)
     target = target + (np.log1p(tolerance) if logarithmic else tolerance * np.abs(target))
     mine, mine_smaller = reach(ours[0], fronts[0], target)
     other, other_smaller = reach(theirs[0], fronts[1], target)
@@ -109,6 +114,7 @@ def iso_ratio(
     *,
     logarithmic: bool,
     tolerance: float = 0.0,
+    solved: float | None = None,
 ) -> Ratio | None:
     """Parameters of another family over ours at equal error or return, over one or more tasks.
 
@@ -122,6 +128,8 @@ def iso_ratio(
         logarithmic: whether the values are errors, whose logarithms are interpolated; returns,
             turned so that lower is better, are interpolated as they are.
         tolerance: share of the target that counts as equal (0.05: within 5 %).
+        solved: an error at which a task counts as solved: the ratio is taken there where both
+            families come below it. The target has no such end when left out.
 
     Returns:
         The ratio; None where no task has two sizes of both with a seed in common.
@@ -138,11 +146,13 @@ def iso_ratio(
     if not groups:
         return None
 
+    least = -math.inf if solved is None else (math.log(solved) if logarithmic else solved)
+
     def side(which: int):
         def statistic(*drawn: np.ndarray) -> np.ndarray:
             middle = np.concatenate([iqm(values) for values in drawn])
             flat = middle.reshape(len(middle), -1)
-            found = _mean_bounds(ordered, flat, logarithmic, tolerance)[which]
+            found = _mean_bounds(ordered, flat, logarithmic, tolerance, least)[which]
             return found.reshape(middle.shape[1:])
 
         return statistic
@@ -155,6 +165,7 @@ def iso_ratio(
         high=None if high.high is None else _exp(high.high),
         bound=bound,
         interval=low.low is not None,
+        tasks=len(groups),
     )
 
 
@@ -163,6 +174,7 @@ def _mean_bounds(
     values: Float[np.ndarray, "points resamples"],
     logarithmic: bool,
     tolerance: float,
+    least: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means over the tasks of both bounds; beyond any ratio's size where one is open."""
     values = np.log(np.maximum(values, 1e-12)) if logarithmic else values
@@ -173,7 +185,7 @@ def _mean_bounds(
             sizes = np.log([point.params for point in points])
             sides.append((sizes, values[at : at + len(points)]))
             at += len(points)
-        bounds.append(log_ratio(*sides, logarithmic=logarithmic, tolerance=tolerance))
+        bounds.append(log_ratio(*sides, logarithmic=logarithmic, tolerance=tolerance, least=least))
     lows, highs = zip(*bounds, strict=True)
     return np.mean(lows, axis=0), np.mean(highs, axis=0)
 

@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import zipfile
+import zlib
 
 import gymnasium as gym
 import numpy as np
@@ -235,7 +236,7 @@ def load_or_log(
     path = pathlib.Path(folder) / name
     try:
         return _read(path)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError):
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError):
         pass  # missing or half-written: it is made again
     episodes = log_episodes(task, protocol, seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -44,13 +44,18 @@ def nrmse_at(
     valid: Bool[np.ndarray, "count steps"],
     step: int,
 ) -> float | None:
-    """NRMSE after `step` imagined steps, of the sequences that are as long; None for too few."""
+    """NRMSE after `step` imagined steps, of the sequences that are as long.
+
+    None for too few of them, and where they all end in the same observation, which is missed: there
+    is no spread then that an error could be measured by.
+    """
     if step > valid.shape[1]:
         return None
     rows = valid[:, step - 1]
     if rows.sum() < LEAST_SEQUENCES:
         return None
-    return nrmse(predicted[rows, step - 1], target[rows, step - 1])
+    found = nrmse(predicted[rows, step - 1], target[rows, step - 1])
+    return found if np.isfinite(found) else None
 
 
 def open_loop_measures(

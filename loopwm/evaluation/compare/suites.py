@@ -92,6 +92,8 @@ def _quick(protocol: Protocol) -> Protocol:
     middle = (len(rates) - 1) // 2
     search = dataclasses.replace(protocol.search, rates=rates[middle : middle + 2], shapes=1)
     if isinstance(protocol, ControlProtocol):
+        # A share of so few env steps would be over before learning begins.
+        search = dataclasses.replace(search, share=1.0)
         return dataclasses.replace(
             protocol,
             env_steps=max(300, protocol.env_steps // 5),

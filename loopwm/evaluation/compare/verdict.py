@@ -108,7 +108,9 @@ def _ratio_sentences(analysis: Analysis) -> list[str]:
 
 
 def _item(scoped: Scoped) -> str:
-    return f"{FAMILIES[scoped.family].words}, ratio {shown(scoped.ratio)}"
+    used, asked = scoped.ratio.tasks, scoped.asked
+    on = "" if used == asked else f" on {used} of {asked} tasks"
+    return f"{FAMILIES[scoped.family].words}, ratio{on} {shown(scoped.ratio)}"
 
 
 def _versus_sentences(versus: list[Versus]) -> list[str]:

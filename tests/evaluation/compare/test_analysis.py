@@ -53,6 +53,52 @@ def test_verdict_says_what_the_errors_are(scale, said):
     assert "too rough" not in text
 
 
+def test_nobody_gains_by_diverging_everywhere():
+    suite = suite_of(families=("looped", "gru"))
+    rng = np.random.default_rng(0)
+    records = power_law(suite, {"looped": 1.0, "gru": 4.0}, 0.02, rng)
+    lost = suite.tasks[1]
+
+    def diverged(seeds, known=True):
+        measures = {"params": 1e3} if known else {}
+        return Analysis(
+            suite,
+            [
+                Record(
+                    r.cell,
+                    Status.DIVERGED,
+                    "f",
+                    sentence="nan",
+                    measures=measures | ({"params": r.cell.size} if known else {}),
+                )
+                if (r.cell.family, r.cell.task) == ("looped", lost) and r.cell.seed < seeds
+                else r
+                for r in records
+            ],
+        )
+
+    most, everywhere = diverged(suite.seeds - 1), diverged(suite.seeds)
+    assert len(most.versus) == len(everywhere.versus) == 6
+    for analysis in (most, everywhere):
+        (overall,) = (s for s in analysis.ratios if s.scope == "all")
+        assert overall.ratio.tasks == overall.asked == 2
+        assert word(overall.ratio) == UNCLEAR
+    # Where its size is not known either, the verdict says what the ratio rests on.
+    assert "ratio on 1 of 2 tasks" in verdict(diverged(suite.seeds, known=False))
+
+
+def test_a_diverged_cell_is_never_better_than_a_finished_one():
+    suite = suite_of(families=("looped", "gru"))
+    records = [
+        record_of(c.cell, 50.0)
+        for c in power_law(suite, {"looped": 1.0, "gru": 1.0}, 0, np.random.default_rng(0))
+    ]
+    records[0] = Record(records[0].cell, Status.DIVERGED, "f", sentence="nan")
+    cell = records[0].cell
+    place = Analysis(suite, records).place(cell.task, cell.family, cell.size)
+    assert place is not None and place.by_seed[cell.seed] == 50.0
+
+
 def test_choices_at_the_end_of_the_search_are_said():
     suite = suite_of(tasks=("Pendulum-v1",))
     rates = suite.protocol.search.rates
@@ -219,10 +265,13 @@ def test_report_is_whole(tmp_path):
     assert page.count("data:image/png") == len(pictures)
 
 
-def test_nothing_measured_makes_a_report_too(tmp_path):
+@pytest.mark.parametrize("status", [Status.DIVERGED, Status.FAILED])
+def test_nothing_measured_makes_a_report_too(tmp_path, status):
     suite = suite_of(tasks=("Pendulum-v1",), sizes=(4_000,), seeds=1)
     cells = [Cell(suite.name, "Pendulum-v1", f, 4_000, 0) for f in suite.families]
-    records = [Record(c, Status.DIVERGED, "f", sentence="The loss is nan.") for c in cells]
+    records = [Record(c, status, "f", sentence="The loss is nan.") for c in cells]
     summary = write_comparison(tmp_path, suite, records)
-    assert summary["points"] == [] and "There is no ratio" in summary["verdict"]
+    counted = [DIVERGED_ERROR] * len(cells) if status is Status.DIVERGED else []
+    assert [point["estimate"] for point in summary["points"]] == counted
+    assert "There is no ratio" in summary["verdict"]
     assert (tmp_path / "report.html").exists()

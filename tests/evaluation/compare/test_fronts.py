@@ -114,6 +114,25 @@ def test_returns_are_interpolated_as_they_are():
     assert ratio.estimate > 1.0
 
 
+def test_a_task_is_solved_at_an_error_that_both_come_below():
+    # Errors 1, 1/2, 1/4 at 1,000, 4,000, 16,000 parameters; theirs at four times as many.
+    ratio = iso_ratio([(law(1e3), law(4e3))], logarithmic=True, solved=1.5)
+    assert ratio is not None and (ratio.bound, ratio.high) == ("at least", None)
+    # Theirs comes to 1.5 between its first and second size, ours has less at its first.
+    np.testing.assert_allclose(ratio.estimate, 4e3 / 1.5**2 / 1e3)
+    # An error that one of them does not reach is as if none was given.
+    beyond = iso_ratio([(law(1e3), law(4e3))], logarithmic=True, solved=0.1)
+    assert beyond is not None and beyond == iso_ratio([(law(1e3), law(4e3))], logarithmic=True)
+
+
+def test_an_open_end_stays_open_among_many_tasks():
+    known, bounded = (law(1.0), law(2.0)), (law(1.0), law(400.0))
+    ratio = iso_ratio([bounded] + [known] * 40, logarithmic=True)
+    assert ratio is not None and ratio.tasks == 41
+    assert (ratio.bound, ratio.high) == ("at least", None)
+    assert ratio.low is not None and ratio.low > 2.0
+
+
 def test_one_seed_has_no_interval_and_one_size_no_ratio():
     ratio = iso_ratio([(law(1.0, seeds=1), law(2.0, seeds=1))], logarithmic=True)
     assert ratio is not None and not ratio.interval and ratio.low is None
