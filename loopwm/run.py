@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,7 +108,11 @@ def train(
     )
     session = Session(resolved.source(env), resolved)
     folder = RunFolder.create(out if out is not None else fresh_folder(resolved), session.config)
-    return session.run(folder, resume=False, quiet=quiet)
+    try:
+        return session.run(folder, resume=False, quiet=quiet)
+    except UsageError:
+        folder.discard()
+        raise
 
 
 def resume(
@@ -299,7 +304,8 @@ def evaluate_run(
 
 def fresh_folder(config: RunConfig) -> pathlib.Path:
     """A folder under `runs/` that does not exist yet, named after environment and seed."""
-    name = config.env.replace(":", "-").replace("/", "-")
+    # A function's name may be anything, its representation included.
+    name = re.sub(r"[^\w.-]+", "-", config.env)[:100]
     base = pathlib.Path("runs") / f"{name}-seed{config.seed}"
     candidate, number = base, 2
     while candidate.exists():

@@ -131,7 +131,7 @@ def _build_registered(registry: Mapping[str, type], values: Any, path: str) -> A
         )
     rest = dict(values)
     name = rest.pop("name", next(iter(registry)))
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         valid = [f"{path}.name={key}" for key in registry]
         raise UsageError(_unknown(f"{path}.name={name}", valid))
     return build(registry[name], rest, path + ".")

@@ -68,6 +68,23 @@ def test_a_worker_that_fails_ends_the_run_with_the_last_checkpoint(
     assert not multiprocessing.active_children()
 
 
+class Ends(broken_envs.Endless):
+    """Ends by itself after so many steps, without a time limit that could be read."""
+
+    def __init__(self, longest):
+        super().__init__()
+        self.longest = longest
+
+    def reset(self, **given):
+        self.made = 0
+        return super().reset(**given)
+
+    def step(self, action):
+        self.made += 1
+        observation, reward, terminated, _, info = super().step(action)
+        return observation, reward, terminated, self.made >= self.longest, info
+
+
 def test_episodes_that_do_not_end_end_the_run_and_lose_nothing(
     compile_cache, in_tmp, capsys, assert_helpful
 ):
@@ -84,6 +101,7 @@ def test_episodes_that_do_not_end_end_the_run_and_lose_nothing(
     for name, source, change in (
         ("limited", lambda: gym.wrappers.TimeLimit(broken_envs.Endless(), 75), {}),
         ("forever", broken_envs.Endless, {"longest_episode": None}),
+        ("just", lambda: Ends(70), {}),
     ):
         overrides = {"collection": collection | change, "evaluation": {"every": 1000}}
         loopwm.train(source, out=name, overrides=overrides, **debug)

@@ -18,6 +18,8 @@ class AbstractPolicy(eqx.Module):
 
     action_size: eqx.AbstractVar[int]
     """Size of u."""
+    parts: eqx.AbstractVar[int]
+    """Independent distributions of which the entropy is the sum."""
 
     @abc.abstractmethod
     def sample(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, " action"]:
@@ -77,6 +79,11 @@ class CategoricalPolicy(AbstractPolicy):
     def action_size(self) -> int:
         """Size of u: all categories."""
         return sum(self.groups)
+
+    @property
+    def parts(self) -> int:
+        """The groups."""
+        return len(self.groups)
 
     def _logits(self, z: Array) -> Array:
         return self.network(z[: self.reads])
@@ -178,6 +185,11 @@ class GaussianPolicy(AbstractPolicy):
         self.action_size, self.reads = action, latent
         self.log_scale_min = -4.0
         self.log_scale_max = 0.5
+
+    @property
+    def parts(self) -> int:
+        """The entries of u."""
+        return self.action_size
 
     def _parameters(self, z: Array) -> tuple[Array, Array]:
         mean, raw = jnp.split(self.network(z[: self.reads]), 2)

@@ -1,5 +1,6 @@
 """What the package's code is at this moment, changes made while running included."""
 
+import dataclasses
 import enum
 import functools
 import hashlib
@@ -76,8 +77,13 @@ def _of_value(value: object, package: str, home: str) -> Iterator[str]:
                 if callable(_inner(attribute)):
                     yield name
                     yield from _of_value(_inner(attribute), package, home)
-                elif isinstance(attribute, _PLAIN) and not name.startswith("__"):
+                elif _is_plain(attribute) and not name.startswith("__"):
                     yield f"{name}={attribute!r}"
+    elif dataclasses.is_dataclass(value) and not callable(value):
+        _check_known(type(value), package)
+        yield f"{type(value).__module__}.{type(value).__qualname__}"
+        for field in dataclasses.fields(value):
+            yield from _of_value(getattr(value, field.name, None), package, home)
     elif callable(value):
         _check_known(value, package)
         yield f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
@@ -88,6 +94,14 @@ def _of_value(value: object, package: str, home: str) -> Iterator[str]:
                 yield from _of_value(default, package, home)
             for default in (function.__kwdefaults__ or {}).values():
                 yield from _of_value(default, package, home)
+        if isinstance(value, functools.partial):
+            yield from _of_value((*value.args, *value.keywords.items()), package, home)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN)
 
 
 def _check_known(value: object, package: str) -> None:

@@ -55,7 +55,7 @@ def program_name(function: Callable, arguments: tuple, options: object = None) -
 def _machine() -> str:
     """Libraries, settings and processor."""
     versions = [f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "equinox")]
-    versions += [f"{name} {metadata.version(name)}" for name in ("optax", "numpy")]
+    versions += [f"{name} {metadata.version(name)}" for name in ("optax", "numpy", "mctx")]
     device = jax.devices()[0]
     told = [*versions, platform.python_version(), repr(settings())]
     told += [device.platform, device.device_kind, _processor(), os.environ.get("XLA_FLAGS", "")]

@@ -304,8 +304,13 @@ def _save(file: pathlib.Path, compiled: Any, marked: Any) -> None:
         content = pickle.dumps((serialize_executable.serialize(compiled), marked))
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-            part.write(content)
-        os.replace(part.name, file)
+            try:
+                part.write(content)
+                part.flush()
+                os.replace(part.name, file)
+            except OSError:
+                os.unlink(part.name)
+                raise
         known = sorted(file.parent.glob("*.program"), key=lambda f: f.stat().st_mtime)
         for old in known[:-KEPT]:
             old.unlink(missing_ok=True)

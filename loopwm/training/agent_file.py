@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -126,6 +127,9 @@ def best_line(folder: RunFolder) -> str | None:
     )
 
 
+_DAMAGED = (zipfile.BadZipFile, zlib.error)
+
+
 def _kept_step(folder: RunFolder) -> int | None:
     """Env steps after which the best agent was evaluated; None where no whole file holds one."""
     try:
@@ -167,7 +171,7 @@ def _read_file(path: pathlib.Path) -> SavedAgent:
             arrays: dict[str, np.ndarray] = dict(archive)
         about: dict[str, Any] = json.loads(arrays.pop(_ABOUT).tobytes())
         values, env_steps = about["config"], int(about["env_steps"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, *_DAMAGED) as error:
         raise UsageError(
             f"{path} is no agent's file ({as_clause(error)}); give one that `loopwm export` wrote, "
             "or the folder of a run."

@@ -199,10 +199,10 @@ class CollectionConfig:
                 f"collection.longest_episode is {self.longest_episode}; give at least 1, or null "
                 "for tasks that go on forever."
             )
-        if self.updates_per_step is not None and not self.updates_per_step > 0:
+        if self.updates_per_step is not None and not 0 < self.updates_per_step < float("inf"):
             raise UsageError(
-                f"collection.updates_per_step is {self.updates_per_step}; give more than 0, or "
-                "null."
+                f"collection.updates_per_step is {self.updates_per_step}; give a positive, finite "
+                "number, or null."
             )
         if self.epsilon is not None and not 0.0 <= self.epsilon <= 1.0:
             raise UsageError(
@@ -292,8 +292,8 @@ class RunConfig:
                 f"steps is {self.steps} and checkpoint_every {self.checkpoint_every}; each needs "
                 "to be at least 1."
             )
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}; give 0 or a positive integer.")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed is {self.seed}; give an integer from 0 to {2**32 - 1}.")
         loops = getattr(self.model, "depth", None)
         if loops is None and self.learner.depth.law is not DepthLaw.FIXED:
             raise UsageError(

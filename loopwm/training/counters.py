@@ -17,3 +17,8 @@ class Counters:
     next_look: int = 0
     next_evaluation: int = 0
     next_checkpoint: int = 0
+
+    def owes(self, updates_per_call: int) -> bool:
+        """Whether a stop left updates, so many a call, or an evaluation of this step undone."""
+        due = self.env_steps >= self.next_evaluation or self.updates_owed >= updates_per_call
+        return self.learning_since is not None and due

@@ -242,7 +242,9 @@ def _one_update(
     average = state.average
     if average is not None and config.average_rate is not None:
         average = _towards(average, networks, config.average_rate)
-    missing = state.networks.policy.target_entropy() - terms.entropy
+    policy = state.networks.policy
+    # A part's mean: the sum over many entries would move it faster than the policy can follow.
+    missing = (policy.target_entropy() - terms.entropy) / policy.parts
     new = LearnerState(
         networks=networks,
         target_critic=_towards(state.target_critic, networks.critic, config.target_rate),

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 from typing import Any
 
 import yaml
@@ -50,6 +51,11 @@ class RunFolder:
                 f"{folder.path} cannot be written ({error.strerror}); give another --out."
             ) from error
         return folder
+
+    def discard(self) -> None:
+        """Removes the folder of a run that could not begin; one that has anything to show stays."""
+        if not any(self.checkpoints.glob("*")) and not self.read_evals():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "RunFolder":

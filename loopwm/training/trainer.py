@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from loopwm.envs import Spaces, Transitions, VectorStepper
-from loopwm.errors import RunFailure
+from loopwm.errors import NotFinite, RunFailure
 from loopwm.models import Networks, Normalizer, resolve_networks
 from loopwm.training import checkpoint
 from loopwm.training.actor import Actor as Actor
@@ -121,7 +121,8 @@ class Trainer:
         self._begin(stepper, np.ones(self.config.collection.envs, bool))
         clock.start(self.counters.wall_seconds, self.counters.compile_seconds)
         while not self._finished() and not self.stop_requested:
-            self._collect(stepper)
+            if not self._owes():
+                self._collect(stepper)
             self._learn()
             self._read_clock(clock)
             if self.counters.env_steps >= self.counters.next_evaluation:
@@ -137,7 +138,10 @@ class Trainer:
     def _finished(self) -> bool:
         counters, evaluation = self.counters, self.config.evaluation
         solved = evaluation.stop_when_solved and counters.solved_at is not None
-        return solved or counters.env_steps >= self.config.steps
+        return (solved or counters.env_steps >= self.config.steps) and not self._owes()
+
+    def _owes(self) -> bool:
+        return self.counters.owes(self.config.collection.updates_per_call)
 
     def resolved_networks(self) -> Networks:
         """The networks to evaluate and to keep as they are now, constrained weights resolved."""
@@ -152,12 +156,6 @@ class Trainer:
     def _actor_of(self, networks: Networks) -> Actor:
         normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), self.normalizer)
         return self._make_actor(resolve_networks(networks), normalizer)
-
-    def _evaluated_actor(self) -> Actor:
-        """The agent of the averaged networks, where an average is kept."""
-        if self.learner.average is None:
-            return self.actor
-        return self._actor_of(self.learner.average)
 
     def _begin(self, stepper: VectorStepper, mask: np.ndarray) -> None:
         """Episodes begin in the masked environments."""
@@ -182,7 +180,8 @@ class Trainer:
             if not np.all(np.asarray(self._actor_state.stats.finite)):
                 raise self._failure(
                     f"The planner's decision became NaN at env step {self.counters.env_steps}, so "
-                    "lower learner.learning_rate or check the rewards"
+                    "lower learner.learning_rate or check the rewards",
+                    NotFinite,
                 )
             action = self._holds.apply(stepper.raw, action)
             self._decisions.append(1e3 * (time.perf_counter() - began) / len(stepper.observation))
@@ -228,6 +227,7 @@ class Trainer:
         ended = transitions.terminated | transitions.truncated
         if np.any(ended):
             self._last_return = float(self._returns[ended][-1])
+            self._lengths[ended] = 0
 
     def _check_lengths(self) -> None:
         """Ends a run whose episodes do not end, after saving it."""
@@ -277,13 +277,14 @@ class Trainer:
             named = [name for name, value in terms.items() if not np.isfinite(float(value))]
             raise self._failure(
                 f"The {(named or ['total'])[0]} loss became {float(metrics.loss)} at env step "
-                f"{self.counters.env_steps}, so lower learner.learning_rate or check the rewards"
+                f"{self.counters.env_steps}, so lower learner.learning_rate or check the rewards",
+                NotFinite,
             )
         return metrics
 
-    def _failure(self, what: str) -> RunFailure:
+    def _failure(self, what: str, kind: type[RunFailure] = RunFailure) -> RunFailure:
         """What went wrong, and which checkpoint is left."""
-        return RunFailure(f"{what}; {checkpoint.describe_latest(self.folder)}.")
+        return kind(f"{what}; {checkpoint.describe_latest(self.folder)}.")
 
     @contextlib.contextmanager
     def _naming_last_good(self) -> Iterator[None]:
@@ -291,7 +292,7 @@ class Trainer:
         try:
             yield
         except RunFailure as error:
-            raise self._failure(str(error).rstrip(".")) from error
+            raise self._failure(str(error).rstrip("."), type(error)) from error
 
     def _report(self, metrics: Metrics) -> None:
         values = {f"loss/{name}": float(v) for name, v in vars(metrics.terms).items()}
@@ -317,7 +318,8 @@ class Trainer:
         began = time.perf_counter()
         try:
             with self._naming_last_good():
-                result = self._evaluate(self._evaluated_actor(), self._env_seed() ^ 0x5EED)
+                actor = self._actor_of(self.learner.acting)
+                result = self._evaluate(actor, self._env_seed() ^ 0x5EED)
         except EvaluationStopped:
             self.counters.next_evaluation = due
             return
@@ -359,7 +361,8 @@ class Trainer:
             if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
                 raise self._failure(
                     f"{name} became NaN or infinite at env step {self.counters.env_steps}, so "
-                    "lower learner.learning_rate or check the rewards"
+                    "lower learner.learning_rate or check the rewards",
+                    NotFinite,
                 )
         meta = {
             "counters": dataclasses.asdict(self.counters),

@@ -1,12 +1,14 @@
 """Names of programs: what they follow from, and what has none."""
 
 import dataclasses
+import functools
 import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from loopwm.core import FixedDepth
 from loopwm.nn import infinity
 from loopwm.programs import identity, program_name
 from loopwm.training import learner, losses
@@ -93,6 +95,28 @@ def test_a_constant_or_method_replaced_while_running_changes_the_name(monkeypatc
     changed = name(SLOW, FAST, RATE)
     monkeypatch.setattr(infinity.MaxMin, "constant", infinity.MaxMin.rounding)
     assert len({None, before, changed, name(SLOW, FAST, RATE)}) == 4
+
+
+def test_what_a_partial_or_a_default_holds_changes_the_name(monkeypatch):
+    names = []
+    for held in (
+        functools.partial(infinity.size_of, 1),
+        functools.partial(infinity.size_of, 2),
+        functools.partial(infinity.size_of, x=2),
+        FixedDepth(1),
+        FixedDepth(2),
+    ):
+        monkeypatch.setattr(losses, "HELD", held, raising=False)
+        names.append(name(SLOW, FAST, RATE))
+    assert None not in names and len(set(names)) == len(names)
+
+
+def test_another_version_of_the_search_library_changes_the_name(monkeypatch):
+    before, real = name(SLOW, FAST, RATE), identity.metadata.version
+    monkeypatch.setattr(
+        identity.metadata, "version", lambda library: real(library) + "1" * (library == "mctx")
+    )
+    assert name(SLOW, FAST, RATE) not in (None, before)
 
 
 def test_a_users_function_in_place_of_the_packages_takes_the_name_away(monkeypatch):

@@ -152,6 +152,26 @@ def test_temperature_moves_against_missing_entropy(discrete_networks):
     assert float(state.log_temperature) < before
 
 
+def test_temperature_moves_by_the_mean_over_the_actions_entries():
+    # By their sum it would outrun the policy, and swing without end where there are many.
+    networks = build_networks(
+        BUILDER,
+        ValueConfig(hidden=6, depth=1, bins=21),
+        Sizes(observation=3, action=6),
+        actions=ActionLayout(6),
+        key=jax.random.key(0),
+    )
+    policy, batch = networks.policy, batch_of(1)
+    action = np.zeros((*batch.action.shape[:-1], 6), np.float32)
+    state = init_learner(networks, CONFIG, key=jax.random.key(1))
+    before = float(state.log_temperature)
+    batch = dataclasses.replace(batch, action=action)
+    state, metrics = update(state, batch, Normalizer.create(3), 1.0, CONFIG)
+    missing = policy.target_entropy() - float(metrics.terms.entropy)
+    moved = float(state.log_temperature) - before
+    np.testing.assert_allclose(moved, CONFIG.temperature_rate * missing / 6, rtol=1e-4)
+
+
 def targets_with(networks, *, terminated: bool, dreamt_end: bool):
     """Targets where the target critic answers 0.5 everywhere and every reward is 0."""
     networks = resolve(networks)
@@ -211,7 +231,8 @@ def test_a_program_of_an_earlier_process_updates_alike(discrete_networks, tmp_pa
     traced = trained()
     monkeypatch.setattr(stored, "_folder", [tmp_path])
     kept = trained()
+    made = sorted(tmp_path.glob("*.program"))
     monkeypatch.setattr(StoredProgram, "_compile", None)
     loaded = trained()
-    assert len(list(tmp_path.glob("*.program"))) == 1
+    assert made and sorted(tmp_path.glob("*.program")) == made
     assert eqx.tree_equal(traced, kept, loaded)
