@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from loopwm.core.block import AbstractBlock, named_bounds
 from loopwm.core.cells import each_cell
-from loopwm.core.retention import Retention, gated
+from loopwm.core.retention import Retention, gated, rounded_down, rounded_up
 from loopwm.core.update import AbstractUpdate
 from loopwm.nn import AbstractResidual, SoftNorm
 from loopwm.stability import Mode, UpdateDeclaration, norms
@@ -78,13 +78,13 @@ class BoundedBlock(AbstractBlock):
 
     def declare(self) -> UpdateDeclaration:
         """Each layer's bound, the range of the retention, and the half-width of the box."""
-        high = float(np.float32(self.retention_max))
+        high = rounded_up(self.retention_max)
         # Each loop rounds a few times; what is kept of it sums to a geometric series in ā.
         margin = 1.0 + 16.0 * float(np.finfo(np.float32).eps) / (1.0 - high)
         return UpdateDeclaration(
             layers=named_bounds(self.layers),
             scale=1.0,
-            retention_min=float(np.float32(self.retention_min)),
+            retention_min=rounded_down(self.retention_min),
             retention_max=high,
             mode=Mode.BOUNDED,
             radius=self.bound.radius * margin,

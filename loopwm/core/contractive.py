@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from loopwm.core.block import AbstractBlock, named_bounds
-from loopwm.core.retention import Retention, gated
+from loopwm.core.retention import Retention, gated, rounded_down, rounded_up
 from loopwm.core.update import AbstractUpdate
 from loopwm.nn import SLL, AbstractInjected, ConvexPotential, Sandwich
 from loopwm.stability import Norm, UpdateDeclaration, norms, weighted
@@ -113,9 +113,8 @@ class ContractiveBlock(AbstractBlock):
         """Each layer's bound, γ, and the range of the retention."""
         return UpdateDeclaration(
             layers=named_bounds(self.layers),
-            # The float32 numbers that the loop computes with, not the decimals they came from.
-            scale=float(np.float32(self.gamma)),
-            retention_min=float(np.float32(self.retention_min)),
-            retention_max=float(np.float32(self.retention_max)),
+            scale=rounded_up(self.gamma),
+            retention_min=rounded_down(self.retention_min),
+            retention_max=rounded_up(self.retention_max),
             norm=Norm.P,
         )

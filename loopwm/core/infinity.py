@@ -6,13 +6,12 @@ import enum
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from loopwm.core.block import AbstractBlock, named_bounds
 from loopwm.core.cells import each_cell
 from loopwm.core.grid import GridConfig
-from loopwm.core.retention import check_gamma
+from loopwm.core.retention import check_gamma, rounded_up
 from loopwm.core.update import AbstractUpdate
 from loopwm.errors import UsageError
 from loopwm.nn.attention import RowStochasticAttention
@@ -193,8 +192,7 @@ class InfinityBlock(AbstractBlock):
         """Each layer's bound in the ∞-norm, and γ."""
         return UpdateDeclaration(
             layers=named_bounds(self.layers),
-            # The float32 number that the loop computes with, not the decimal it came from.
-            scale=float(np.float32(self.gamma)),
+            scale=rounded_up(self.gamma),
             retention_min=0.0,
             retention_max=0.0,
             norm=Norm.INFINITY,

@@ -52,6 +52,10 @@ def parse_depth(text: str) -> AbstractDepthRule:
     )
 
 
+# Products of bounds are rounded up by a little more than they err.
+_ROUNDING = 1.0 + 1e-12
+
+
 @runtime_checkable
 class _Gated(Protocol):
     gate: HaltingGate | None
@@ -65,8 +69,8 @@ def check_rule(rule: AbstractDepthRule | None, core: object) -> None:
         core: the core, with its weights as they are now.
 
     Raises:
-        UsageError: certified halting on a core that is not certified to contract, or halting by a
-            gate on a core that has none.
+        UsageError: certified halting on a core that is not certified to contract, or has layers
+            that expand, or halting by a gate on a core that has none.
     """
     if isinstance(rule, CertifiedHalting):
         _check_contracts(core)
@@ -76,8 +80,9 @@ def check_rule(rule: AbstractDepthRule | None, core: object) -> None:
 
 
 def _check_contracts(core: object) -> None:
-    mode = core.declare().mode if isinstance(core, Certifiable) else None
-    if mode is not Mode.CONTRACTIVE:
+    declared = core.declare() if isinstance(core, Certifiable) else None
+    mode = None if declared is None else declared.mode
+    if declared is None or mode is not Mode.CONTRACTIVE:
         kind = "carries no certificate" if mode is None else f"is of mode '{mode}'"
         raise UsageError(
             f"Certified halting needs a core that is certified to contract, and this one {kind}; "
@@ -89,4 +94,11 @@ def _check_contracts(core: object) -> None:
         raise UsageError(
             f"Certified halting needs a rate below 1, and this core's is {certificate.rate:.4g}; "
             "use a number of loops or residual halting."
+        )
+    # The loop itself rests on γ alone: constants of layers are not found again at every input.
+    gamma, scale = certificate.gamma, declared.scale
+    if gamma is not None and gamma > scale * _ROUNDING:
+        raise UsageError(
+            f"Certified halting needs layers with constants of at most 1, and this core's multiply "
+            f"to {gamma / scale:.4g}; cap its layers, or use a number of loops or residual halting."
         )

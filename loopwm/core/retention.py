@@ -35,6 +35,16 @@ def gated(
     return jnp.clip(kept, low, high)  # rounding may step over an end
 
 
+def rounded_up(number: float) -> float:
+    """The larger of a number and its float32 form: loops compute with either, by their type."""
+    return max(number, float(np.float32(number)))
+
+
+def rounded_down(number: float) -> float:
+    """The smaller of a number and its float32 form."""
+    return min(number, float(np.float32(number)))
+
+
 def check_gamma(name: str, gamma: float) -> None:
     """Raises UsageError unless γ is between 0 and 1 as a float32 number, in which loops run."""
     # 1 − 1e-9 is 1 there.

@@ -13,7 +13,13 @@ from loopwm.core.block import AbstractBlock, named_bounds
 from loopwm.core.contractive import ContractiveBlock
 from loopwm.core.grid import GridConfig
 from loopwm.core.iterate import AbstractUpdate
-from loopwm.core.retention import check_gamma, check_retention, gated
+from loopwm.core.retention import (
+    check_gamma,
+    check_retention,
+    gated,
+    rounded_down,
+    rounded_up,
+)
 from loopwm.errors import UsageError
 from loopwm.nn import (
     AbstractInjected,
@@ -64,6 +70,11 @@ class TokenConfig(GridConfig):
             raise UsageError(
                 f"dimensions is {self.dimensions} and periodic {self.periodic}; use 1 and false "
                 "for tokens, which have no neighbours."
+            )
+        if not self.injected:
+            raise UsageError(
+                "The attention of every loop reads the input, so it has to enter every loop; set "
+                "injected."
             )
         if self.channels % self.heads:
             raise UsageError(
@@ -181,9 +192,8 @@ class TokenBlock(AbstractBlock):
         """Each layer's bound in the norm of the worst token, γ, and the range of the retention."""
         return UpdateDeclaration(
             layers=named_bounds(self.layers),
-            # The float32 numbers that the loop computes with, not the decimals they came from.
-            scale=float(np.float32(self.gamma)),
-            retention_min=float(np.float32(self.retention_min)),
-            retention_max=float(np.float32(self.retention_max)),
+            scale=rounded_up(self.gamma),
+            retention_min=rounded_down(self.retention_min),
+            retention_max=rounded_up(self.retention_max),
             norm=Norm.TOKENS,
         )

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from loopwm.errors import UsageError
 from loopwm.nn import mixing
 from loopwm.nn.attention import CrossAttention, SelfAttention
 from loopwm.nn.lipschitz import AbstractInjected, SoftNorm
@@ -62,9 +63,25 @@ class AttentionLayer(AbstractInjected):
         return slack * (share * error + 4.0 * unit * (size(y) + after + error)) + floor
 
     def lipschitz(self) -> UpperBound:
-        """max(1, L), with L of the attention."""
+        """max(1, L), with L of the attention.
+
+        Raises:
+            UsageError: L does not hold in `norm`.
+        """
         bound = self.attention.lipschitz()
+        # A constant of cross-attention in the 2-norm holds for each token, as they do not meet.
+        fitting = {Norm.TWO, Norm.TOKENS} if self.norm is Norm.TOKENS else {Norm.TWO}
+        _check_norm(self.attention, bound, fitting)
         return UpperBound(max(1.0, float(bound)), self.norm, bound.level)
+
+
+def _check_norm(layer: eqx.Module, bound: UpperBound, fitting: set[Norm]) -> None:
+    if bound.norm not in fitting:
+        raise UsageError(
+            f"{type(layer).__name__} has its constant in the {bound.norm}-norm, and here it is "
+            f"needed in the {'- or '.join(sorted(fitting))}-norm; use a layer, or a norm, that "
+            "fits the other."
+        )
 
 
 class TokenWise(AbstractInjected):
@@ -93,6 +110,11 @@ class TokenWise(AbstractInjected):
         return _SIZES[self.norm](jax.vmap(self.layer.rounding)(y, injected)[:, None])
 
     def lipschitz(self) -> UpperBound:
-        """That of the layer."""
+        """That of the layer, with which either norm of all tokens grows at most.
+
+        Raises:
+            UsageError: the layer's constant is not one of the 2-norm of its vectors.
+        """
         bound = self.layer.lipschitz()
+        _check_norm(self.layer, bound, {Norm.TWO})
         return UpperBound(float(bound), self.norm, bound.level)

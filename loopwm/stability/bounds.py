@@ -11,6 +11,9 @@ import enum
 import math
 
 import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from loopwm.errors import UsageError
@@ -44,9 +47,18 @@ class UpperBound(eqx.Module):
     """Where it holds: `global`, `ball` or `linear`."""
 
     def __check_init__(self):
-        """Refuses to call an observation a bound."""
+        """Refuses to call an observation a bound, and numbers that no constant can have."""
         if self.level is Level.EMPIRICAL:
             raise UsageError("An observed value is no upper bound; use an Estimate for it.")
+        if isinstance(self.value, Tracer):
+            return  # has no number yet
+        number = float(self.value)
+        # A NaN that JAX computed is passed on like any other, for its caller to report.
+        if number < 0.0 or (np.isnan(number) and not isinstance(self.value, jax.Array)):
+            raise UsageError(
+                f"An upper bound of {number} bounds nothing; give a number that is at least 0, or "
+                "infinity where none is known."
+            )
 
     def __float__(self) -> float:
         """The bound as a number."""

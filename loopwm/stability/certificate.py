@@ -30,7 +30,8 @@ class Certificate:
     """Lipschitz bound of the nonlinear part g, in `norm` (in the 2-norm where that is P); None
     at level `linear`."""
     condition: float
-    """κ: the same claim holds in the 2-norm over T loops with κ·ρ^T. 1 except for the P-norm."""
+    """κ: the same claim holds in the 2-norm over T loops with κ·ρ^T; 1 for the 2-norm, infinite for
+    the ∞-norm and that of the worst token, where κ grows with the size of the state."""
     layers: tuple[LayerBound, ...]
     """The bounds it rests on."""
     dtype: str

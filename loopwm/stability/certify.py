@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import Array
 
 from loopwm.errors import UsageError
-from loopwm.stability.bounds import Level, chain, scaled
+from loopwm.stability.bounds import Level, UpperBound, chain, scaled
 from loopwm.stability.certificate import Certificate, TransitionCertificate
-from loopwm.stability.checks import check_module, check_update
+from loopwm.stability.checks import check_inherited, check_module, check_update
 from loopwm.stability.declaration import (
     Certifiable,
     CertifiableTransition,
@@ -43,12 +43,15 @@ def certify(module: object, state: Array | np.ndarray | None = None) -> Certific
 
     Raises:
         UsageError: something voids it (dropout, state, NaN, integer or low-precision weights),
-            the core is of mode `free`, a layer has no known bound, the map is not square, or γ
-            is not below 1, so that no certificate exists.
+            the core is of mode `free`, a layer has no known bound, or one that holds in another
+            norm or inside a set only, the map is not square, or γ is not below 1, so that no
+            certificate exists.
     """
     dtype = check_module(module)
     if not isinstance(module, Certifiable):
         return _of_layers(module, state, dtype)
+    # What a core repeats is made by its `bind`; another module is the update itself.
+    check_inherited(module, "declare", "bind" if hasattr(module, "bind") else "__call__")
     declared = module.declare()
     _check_retention(declared)
     if declared.mode is Mode.FREE:
@@ -88,7 +91,7 @@ def certify_transition(model: object) -> TransitionCertificate:
 
 
 def _of_update(declared: UpdateDeclaration, dtype: str) -> Certificate:
-    gamma = float(scaled(chain(*(layer.bound for layer in declared.layers)), declared.scale))
+    gamma = float(_of_block(declared))
     bounded = declared.mode is Mode.BOUNDED
     if not (gamma < 1.0 or (bounded and np.isfinite(gamma))):
         raise UsageError(
@@ -102,18 +105,46 @@ def _of_update(declared: UpdateDeclaration, dtype: str) -> Certificate:
         )
     low, high = declared.retention_min, declared.retention_max
     ends = [a + (1.0 - a) * gamma for a in (low, high)]
-    weighted = declared.norm is Norm.P
+    condition = _largest_condition(low, high, gamma) if declared.norm is Norm.P else None
     return Certificate(
         level=Level.BALL if bounded else Level.GLOBAL,
         rate=max(ends) * _MARGIN,
         norm=declared.norm,
         gamma=gamma,
-        condition=_largest_condition(low, high, gamma) if weighted else 1.0,
+        condition=_condition(declared.norm) if condition is None else condition,
         layers=declared.layers,
         dtype=dtype,
         mode=declared.mode,
         radius=declared.radius,
     )
+
+
+def _of_block(declared: UpdateDeclaration) -> UpperBound:
+    """γ: the layers' bounds times the scale, in the norm that the declaration needs."""
+    bound = scaled(chain(*(layer.bound for layer in declared.layers)), declared.scale)
+    needed = Norm.TWO if declared.norm is Norm.P else declared.norm
+    if declared.layers and bound.norm is not needed:
+        raise UsageError(
+            f"The layers' bounds hold in the {bound.norm}-norm, and a declaration in the "
+            f"{declared.norm}-norm needs them in the {needed}-norm; give UpdateDeclaration the "
+            "layers' norm, or bring the bounds to it with loopwm.stability.converted."
+        )
+    _check_global(bound, "declared update")
+    return bound
+
+
+def _check_global(bound: UpperBound, what: str) -> None:
+    if bound.level is not Level.GLOBAL:
+        raise UsageError(
+            f"A layer's bound in the {what} has level '{bound.level}', so it does not hold for "
+            "every state; give a bound of level 'global', or verify a state with "
+            "loopwm.stability.verify."
+        )
+
+
+def _condition(norm: Norm) -> float:
+    """κ outside the P-norm: that of the ∞-norm grows with the number of entries, unknown here."""
+    return 1.0 if norm is Norm.TWO else float("inf")
 
 
 def _of_retention(declared: UpdateDeclaration, dtype: str) -> Certificate:
@@ -137,6 +168,7 @@ def _of_layers(module: object, state: Array | np.ndarray | None, dtype: str) -> 
         )
     check_update(module, state)
     bound = lipschitz(module)
+    _check_global(bound, type(module).__name__)
     if not float(bound) < 1.0:
         raise UsageError(
             f"The Lipschitz bound of {type(module).__name__} is {float(bound):.4f}, not below 1, "
@@ -148,7 +180,7 @@ def _of_layers(module: object, state: Array | np.ndarray | None, dtype: str) -> 
         rate=float(bound),
         norm=bound.norm,
         gamma=float(bound),
-        condition=1.0,
+        condition=_condition(bound.norm),
         layers=(LayerBound(type(module).__name__, bound),),
         dtype=dtype,
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -33,10 +34,13 @@ def check_module(module: object) -> str:
         The types of its weights, joined by commas.
 
     Raises:
-        UsageError: it has active dropout, state, weights that are NaN, infinite, integer or of
-            lower precision than float32.
+        UsageError: it has active dropout, state, weights that are NaN, infinite, integer, complex
+            or of lower precision than float32.
     """
     _check_nodes(module)
+    for leaf in jax.tree.leaves(module):
+        if isinstance(leaf, complex) or eqx.is_array(leaf):
+            check_real(leaf, _name(module))
     names = set()
     for leaf in jax.tree.leaves(eqx.filter(module, eqx.is_array)):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
@@ -58,6 +62,50 @@ def check_module(module: object) -> str:
                 "an earlier checkpoint."
             )
     return ", ".join(sorted(names)) or "none"
+
+
+def check_real(weight: Any, owner: str) -> None:
+    """Refuses complex weights, which NumPy would cut down to their real parts.
+
+    Args:
+        weight: an array or a number.
+        owner: whose it is, as the sentence begins.
+
+    Raises:
+        UsageError: it is complex.
+    """
+    if np.iscomplexobj(weight):
+        raise UsageError(
+            f"{owner} has complex weights, which no bound here is for; use real weights, such as "
+            "their real and imaginary parts."
+        )
+
+
+def check_inherited(module: object, claim: str, subject: str = "__call__") -> None:
+    """Refuses a claim that a class inherited while it replaced what the claim is about.
+
+    A base class may make a claim of what its subclasses have yet to define, but once only.
+
+    Args:
+        module: what makes the claim.
+        claim: name of the method it makes it with, such as lipschitz.
+        subject: name of the method that the claim is about.
+
+    Raises:
+        UsageError: the subject was overridden in a class before the one that makes the claim.
+    """
+    kinds = type(module).__mro__
+    defined = [kind for kind in kinds if subject in vars(kind)]
+    concrete = [k for k in defined if not getattr(vars(k)[subject], "__isabstractmethod__", False)]
+    claimant = next((kind for kind in kinds if claim in vars(kind)), None)
+    if claimant is None or len(concrete) < 2:
+        return
+    if kinds.index(concrete[0]) < kinds.index(claimant):
+        raise UsageError(
+            f"{_name(module)} inherits {claim}() from {claimant.__name__}, but "
+            f"{concrete[0].__name__} has a {subject} of its own, which that says nothing about; "
+            f"give {concrete[0].__name__} a {claim}() too."
+        )
 
 
 @contextlib.contextmanager

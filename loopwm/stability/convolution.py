@@ -53,6 +53,7 @@ from jaxtyping import Array, Float, Num
 
 from loopwm.errors import UsageError
 from loopwm.stability.bounds import UpperBound
+from loopwm.stability.checks import check_real
 
 Grid = tuple[int, ...]
 
@@ -92,8 +93,9 @@ def convolution_norm(
         The bound, in the 2-norm.
 
     Raises:
-        UsageError: the kernel is not finite or has no window, or the grid does not fit it.
+        UsageError: the kernel is complex, not finite or has no window, or the grid does not fit it.
     """
+    check_real(kernel, "The kernel")
     array = np.asarray(kernel, dtype=np.float64)
     outputs = array.shape[0]
     samples = _samples(array.shape, grid, padding, oversampling)
@@ -136,11 +138,12 @@ def convolution_gram_bound(
         The bound, a scalar in the 2-norm; exactly 0 for a zero kernel, with zero gradient.
 
     Raises:
-        UsageError: the kernel has no window, or the grid does not fit it.
+        UsageError: the kernel is complex or has no window, or the grid does not fit it.
 
     Source: Delattre et al. 2023, "Efficient Bound of Lipschitz Constant for Convolutional Layers
         by Gram Iteration" (arXiv 2305.16173), algorithm 3, for circular padding.
     """
+    check_real(kernel, "The kernel")
     samples = _samples(kernel.shape, grid, padding, oversampling)
     kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
     # A power of two near the largest entry is taken out first, exactly and without a gradient
@@ -184,7 +187,11 @@ def polyphase(
 
     Returns:
         The kernel, shape (outputs, inputs · residues, \*⌈dilated window / stride⌉).
+
+    Raises:
+        UsageError: the kernel is complex.
     """
+    check_real(kernel, "The kernel")
     outputs, inputs, *window = kernel.shape
     spread = [d * (w - 1) + 1 for w, d in zip(window, dilation, strict=True)]
     short = [-(-w // s) for w, s in zip(spread, stride, strict=True)]

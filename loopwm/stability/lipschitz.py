@@ -17,6 +17,7 @@ import numpy as np
 
 from loopwm.errors import UsageError
 from loopwm.stability.bounds import UpperBound, chain
+from loopwm.stability.checks import check_inherited, check_real
 from loopwm.stability.convolution import convolution_norm, polyphase
 from loopwm.stability.spectral import exact_norm
 
@@ -173,7 +174,7 @@ def _normalisation(module: eqx.nn.LayerNorm | eqx.nn.GroupNorm | eqx.nn.RMSNorm)
             f"{_describe(module)} has eps={module.eps}, so its slope has no bound near 0; set a "
             "positive eps."
         )
-    weight = 1.0 if module.weight is None else np.max(np.abs(np.asarray(module.weight, float)))
+    weight = 1.0 if module.weight is None else np.max(np.abs(_real(module.weight, module)))
     return UpperBound(float(weight) / math.sqrt(epsilon) * (1.0 + 1e-14))
 
 
@@ -208,7 +209,7 @@ def _convolution(module: eqx.nn.Conv) -> UpperBound:
 
 @_rule(eqx.nn.WeightNorm)
 def _weight_norm(module: eqx.nn.WeightNorm) -> UpperBound:
-    weight = np.asarray(getattr(module.layer, module.weight_name), np.float64)
+    weight = _real(getattr(module.layer, module.weight_name), module)
     kept = None if module.axis is None else module.axis % weight.ndim
     others = tuple(a for a in range(weight.ndim) if a != kept)
     length = np.sqrt(np.sum(weight * weight, axis=others, keepdims=True))
@@ -217,7 +218,7 @@ def _weight_norm(module: eqx.nn.WeightNorm) -> UpperBound:
             "A weight-normalised layer has rows of zeros or NaN, which have no direction; restore "
             "the weights from an earlier checkpoint."
         )
-    effective = weight / length * np.asarray(module.g, np.float64)
+    effective = weight / length * _real(module.g, module)
     name = module.weight_name
     return lipschitz(eqx.tree_at(lambda layer: getattr(layer, name), module.layer, effective))
 
@@ -293,8 +294,15 @@ def _of_partial(function: functools.partial) -> UpperBound:
     return UpperBound(known[1](function.keywords[known[0]]))
 
 
+def _real(weight: object, module: object) -> np.ndarray:
+    """Weights in float64."""
+    check_real(weight, _describe(module))
+    return np.asarray(weight, np.float64)
+
+
 def _at_least_one(slope: object) -> float:
     """max(1, |slope|) over all entries."""
+    check_real(slope, "An activation")
     largest = float(np.max(np.abs(np.asarray(slope, np.float64)), initial=1.0))
     if not largest < math.inf:
         raise UsageError(
@@ -304,6 +312,7 @@ def _at_least_one(slope: object) -> float:
 
 
 def _celu(alpha: object) -> float:
+    check_real(alpha, "celu")
     if not np.all(np.asarray(alpha, np.float64) > 0):
         raise UsageError(f"celu with alpha={alpha} has no largest slope; give a positive alpha.")
     return 1.0
@@ -315,10 +324,10 @@ def _check_operation(module: eqx.nn.Pool, operation: Callable) -> None:
 
 
 def _returns_its_argument(function: object) -> bool:
-    """Whether a function computes nothing: traced for a number, a vector and a matrix."""
+    """Whether a function computes nothing: traced for arrays of rank 0 to 4."""
     if not callable(function) or isinstance(function, eqx.Module | type):
         return False
-    for shape in ((), (3,), (2, 5)):
+    for shape in ((), (3,), (2, 5), (2, 3, 5), (2, 3, 4, 5)):
         try:
             jaxpr = jax.make_jaxpr(function)(jax.ShapeDtypeStruct(shape, jnp.float32)).jaxpr
         except Exception:  # what cannot be traced is refused later, as a function without a bound
@@ -329,6 +338,7 @@ def _returns_its_argument(function: object) -> bool:
 
 
 def _declared(module: HasLipschitz) -> UpperBound:
+    check_inherited(module, "lipschitz")
     bound = module.lipschitz()
     if not isinstance(bound, UpperBound):
         raise UsageError(

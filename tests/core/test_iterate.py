@@ -34,7 +34,7 @@ def test_fixed_depth_is_a_plain_python_loop(core, bind, inputs, starts):
     for depth in range(1, 4):
         previous, h = h, step(h)
         solution = _fixed(update, starts[0], depth)
-        np.testing.assert_allclose(solution.value, h, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(solution.value, h, rtol=1e-6, atol=1e-6)
         assert int(solution.stats.loops) == depth
         assert float(solution.stats.residual) == pytest.approx(
             float(update.norm(h - previous)), rel=1e-4

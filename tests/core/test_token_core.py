@@ -207,6 +207,7 @@ def test_tokens_meet_without_an_order_and_every_weight_learns(name, cores, rng):
         {"layers": 0},
         {"dimensions": 2},
         {"periodic": True},
+        {"injected": False, "start_from_input": True},
         {"gamma": 1.0},
         {"retention_max": 1.0},
     ],

@@ -112,3 +112,17 @@ def test_levels_fit_their_types(assert_helpful):
         assert_helpful(raised)
     assert Estimate(jnp.asarray(0.5)).level is Level.EMPIRICAL
     assert float(Estimate(jnp.asarray(0.5))) == 0.5
+
+
+@pytest.mark.parametrize("number", [-3.0, -1e-300, float("nan"), -float("inf"), np.float64("nan")])
+def test_numbers_that_no_constant_has_are_refused(number, assert_helpful):
+    with pytest.raises(UsageError, match="bounds nothing") as raised:
+        UpperBound(number)
+    assert_helpful(raised)
+
+
+def test_a_computed_nan_is_passed_on():
+    with pytest.raises(UsageError, match="bounds nothing"):
+        UpperBound(jnp.asarray(-1.0))
+    assert np.isnan(float(UpperBound(jnp.asarray(jnp.nan))))
+    assert float(UpperBound(float("inf"))) == np.inf

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from loopwm.errors import UsageError
 from loopwm.stability import exact_norm, gram_bound
 
 
@@ -80,6 +81,21 @@ def test_gram_bound_of_zero_is_zero_with_zero_gradient():
     bound, gradient = jax.jit(jax.value_and_grad(_gram))(jnp.zeros((6, 4)))
     assert float(bound) == 0.0
     np.testing.assert_array_equal(gradient, np.zeros((6, 4)))
+
+
+@pytest.mark.parametrize("shape", [(16384, 2), (2, 16384), (65536, 2)])
+def test_gram_bound_covers_the_rounding_of_long_sums(shape, rng):
+    # Equal terms are rounded in the same direction, so that the sum falls short of the true one.
+    for entry in rng.uniform(1, 2, size=8).astype(np.float32):
+        exact = float(entry) * np.sqrt(shape[0] * shape[1])
+        assert exact <= float(_jitted(np.full(shape, entry))) <= exact * (1 + 4e-3)
+
+
+def test_complex_matrices_are_refused(assert_helpful):
+    for norm in (gram_bound, exact_norm):
+        with pytest.raises(UsageError, match="complex") as raised:
+            norm.__wrapped__(np.eye(3) * 2j)  # past the check of annotations in tests
+        assert_helpful(raised)
 
 
 def test_gram_bound_does_not_hide_nan():

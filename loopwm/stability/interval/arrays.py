@@ -11,6 +11,7 @@ from loopwm.errors import UsageError
 from loopwm.stability.interval import arithmetic as ia
 from loopwm.stability.interval.arithmetic import Interval
 from loopwm.stability.interval.elementwise import Node, constant, minus, unary, union
+from loopwm.stability.interval.select import check_logical
 
 Params = Mapping[str, Any]
 
@@ -142,7 +143,8 @@ def largest(node: Node, axes: tuple[int, ...]) -> Node:
     return Node(Interval(low.reshape(np.shape(high)), high), slope)
 
 
-def _all_or_any(node: Node, axes: tuple[int, ...], function: Callable) -> Node:
+def _all_or_any(name: str, node: Node, axes: tuple[int, ...], function: Callable) -> Node:
+    check_logical(name, [node])
     value = Interval(function(node.value.low, axis=axes), function(node.value.high, axis=axes))
     return Node(value, seeds=node.seeds)
 
@@ -341,8 +343,8 @@ MIXES: dict[str, Callable[[Sequence[Node], Params], Node]] = {
     "reduce_sum": lambda nodes, p: total(nodes[0], _axes(p)),
     "reduce_max": lambda nodes, p: largest(nodes[0], _axes(p)),
     "reduce_min": lambda nodes, p: minus(largest(minus(nodes[0]), _axes(p))),
-    "reduce_and": lambda nodes, p: _all_or_any(nodes[0], _axes(p), np.all),
-    "reduce_or": lambda nodes, p: _all_or_any(nodes[0], _axes(p), np.any),
+    "reduce_and": lambda nodes, p: _all_or_any("reduce_and", nodes[0], _axes(p), np.all),
+    "reduce_or": lambda nodes, p: _all_or_any("reduce_or", nodes[0], _axes(p), np.any),
     "cumsum": lambda nodes, p: _cumulative(nodes[0], p),
     "dot_general": _dot_general,
     "conv_general_dilated": _convolution,

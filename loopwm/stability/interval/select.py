@@ -73,13 +73,24 @@ def _compare(name: str) -> Rule:
     return rule
 
 
+def check_logical(name: str, nodes: Sequence[Node]) -> None:
+    """Refuses integers, on which these primitives work bit by bit."""
+    if any(node.kind != "b" for node in nodes):
+        raise UsageError(
+            f"'{name}' is applied to integers that depend on the state, bit by bit; use truth "
+            "values, and jax.numpy.where for decisions."
+        )
+
+
 def _not(nodes: Sequence[Node], _: Mapping[str, Any]) -> Node:
+    check_logical("not", nodes)
     value = nodes[0].value
     return Node(Interval(~value.high, ~value.low), seeds=nodes[0].seeds)
 
 
-def _logic(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
+def _logic(name: str, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
     def rule(nodes: Sequence[Node], _: Mapping[str, Any]) -> Node:
+        check_logical(name, nodes)
         x, y = nodes[0].value, nodes[1].value
         return _truth(function(x.low, y.low), ~function(x.high, y.high), nodes)
 
@@ -87,6 +98,7 @@ def _logic(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
 
 
 def _xor(nodes: Sequence[Node], _: Mapping[str, Any]) -> Node:
+    check_logical("xor", nodes)
     x, y = nodes[0].value, nodes[1].value
     sure = (x.low == x.high) & (y.low == y.high)
     return _truth(sure & (x.low != y.low), sure & (x.low == y.low), nodes)
@@ -96,11 +108,17 @@ def _is_finite(nodes: Sequence[Node], _: Mapping[str, Any]) -> Node:
     return _truth(nodes[0].value.bounded, np.zeros(nodes[0].shape, bool), nodes)
 
 
+def _fits(x: Interval, dtype: np.dtype) -> bool:
+    """Whether all these, cut off to integers, are in an integer type's range."""
+    limits = np.iinfo(dtype)
+    return bool(np.all(np.trunc(x.low) >= limits.min) and np.all(np.trunc(x.high) <= limits.max))
+
+
 def convert(nodes: Sequence[Node], params: Mapping[str, Any]) -> Node:
     """Another type of number. Floating types are all taken for the real numbers."""
-    node, target = nodes[0], np.dtype(params["new_dtype"]).kind
-    x = node.value
-    if target == node.kind:
+    node, dtype = nodes[0], np.dtype(params["new_dtype"])
+    x, target = node.value, dtype.kind
+    if target == node.kind and (target not in "iu" or _fits(x, dtype)):
         return node
     if target == "b":
         zero = Node(Interval.exact(np.zeros(())))
@@ -109,12 +127,12 @@ def convert(nodes: Sequence[Node], params: Mapping[str, Any]) -> Node:
         low, high = x.low.astype(np.float64), x.high.astype(np.float64)
         if node.kind != "b" and np.any(np.maximum(abs(low), abs(high)) > 2.0**53):
             low, high = np.nextafter(low, -np.inf), np.nextafter(high, np.inf)
-    elif x.bounded.all() and np.all(x.magnitude < 2.0**31) and node.undefined is None:
+    elif _fits(x, dtype) and np.all(x.magnitude < 2.0**31) and node.undefined is None:
         low, high = np.trunc(x.low).astype(np.int64), np.trunc(x.high).astype(np.int64)
     else:
         raise UsageError(
-            "The function turns a number without a small enough bound into an integer; use "
-            "floating point numbers throughout."
+            f"The function turns a number that may lie outside the range of {dtype} into such an "
+            "integer; use floating point numbers throughout."
         )
     mask = np.asarray(low != high)
     value = Interval(low, high) if mask.any() else Interval.exact(low)
@@ -211,8 +229,8 @@ ELEMENTWISE: dict[str, Rule] = {
     **FUNCTIONS,
     **{name: _compare(name) for name in _COMPARISONS},
     "not": _not,
-    "and": _logic(np.logical_and),
-    "or": _logic(np.logical_or),
+    "and": _logic("and", np.logical_and),
+    "or": _logic("or", np.logical_or),
     "xor": _xor,
     "is_finite": _is_finite,
     "convert_element_type": convert,
