@@ -1,6 +1,7 @@
 """Policy priors: what proposes actions to the planner and acts by itself."""
 
 import abc
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -13,13 +14,21 @@ from loopwm.models.value import ValueConfig
 from loopwm.nn import MLP
 
 
+@runtime_checkable
+class Parted(Protocol):
+    """A policy that draws independent parts, so that its entropy is a sum over them."""
+
+    @property
+    def parts(self) -> int:
+        """How many."""
+        ...
+
+
 class AbstractPolicy(eqx.Module):
     """A distribution over encoded actions given a latent state; unbatched."""
 
     action_size: eqx.AbstractVar[int]
     """Size of u."""
-    parts: eqx.AbstractVar[int]
-    """Independent distributions of which the entropy is the sum."""
 
     @abc.abstractmethod
     def sample(self, z: Float[Array, " latent"], *, key: PRNGKeyArray) -> Float[Array, " action"]:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from loopwm.core import SampledDepth
-from loopwm.models import Critic, Networks, Normalizer
+from loopwm.models import Critic, Networks, Normalizer, Parted
 from loopwm.nn import resolve
 from loopwm.programs import RUNS_ONCE, StoredProgram
 from loopwm.training.config import LearnerConfig
@@ -244,7 +244,8 @@ def _one_update(
         average = _towards(average, networks, config.average_rate)
     policy = state.networks.policy
     # A part's mean: the sum over many entries would move it faster than the policy can follow.
-    missing = (policy.target_entropy() - terms.entropy) / policy.parts
+    parts = policy.parts if isinstance(policy, Parted) else 1
+    missing = (policy.target_entropy() - terms.entropy) / parts
     new = LearnerState(
         networks=networks,
         target_critic=_towards(state.target_critic, networks.critic, config.target_rate),
