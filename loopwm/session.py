@@ -64,7 +64,7 @@ from loopwm.training import (
     init_learner,
     prepare_update,
 )
-from loopwm.training.agent_file import best_line
+from loopwm.training.agent_file import better_clause
 
 
 class Interrupted(RunFailure):
@@ -215,9 +215,8 @@ class Session:
                 f"Stopped at env step {trainer.counters.env_steps} and saved; go on with: "
                 f"{self._resume_command(folder)}"
             )
-        telemetry.message(f"{folder.path} holds the run; report: {folder.report_file}")
-        if (better := best_line(folder)) is not None:
-            telemetry.message(better)
+        better = better_clause(folder)
+        telemetry.message(f"{folder.path} holds the run; report: {folder.report_file}{better}")
         return agent
 
     def _trainer(self, folder: RunFolder, learner: LearnerState, telemetry: Telemetry) -> Trainer:

@@ -115,15 +115,15 @@ def drop_best_after(folder: RunFolder, env_steps: int) -> None:
         folder.best_file.unlink(missing_ok=True)
 
 
-def best_line(folder: RunFolder) -> str | None:
-    """A line about the agent of the best evaluation; None where none is better than the last."""
+def better_clause(folder: RunFolder) -> str:
+    """A clause about the best evaluation's agent; empty where none is better than the last."""
     records, kept = folder.read_evals(), _kept_step(folder)
     best = next((record for record in records if record["env_steps"] == kept), None)
     if best is None or best is records[-1]:
-        return None
+        return ""
     return (
-        f"The last evaluation had a mean return of {records[-1]['return_mean']:.1f}, the best one "
-        f"{best['return_mean']:.1f} (env step {kept}); {folder.best_file} holds that agent"
+        f"; the best evaluation, at env step {kept}, had {best['return_mean']:.1f} and the last "
+        f"one {records[-1]['return_mean']:.1f}: {folder.best_file} holds that agent"
     )
 
 

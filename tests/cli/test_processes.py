@@ -76,10 +76,11 @@ def test_a_mistake_is_one_line(run_python, tmp_path):
 
 
 def test_compiled_programs_are_kept_in_the_users_cache_folder(monkeypatch, tmp_path):
-    name = "jax_compilation_cache_dir"
-    before = jax.config.values[name]
+    name, switch = "jax_compilation_cache_dir", "jax_enable_compilation_cache"
+    before = {key: jax.config.values[key] for key in (name, switch)}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     try:
+        jax.config.update(switch, True)
         jax.config.update(name, None)
         enable_compile_cache()
         assert jax.config.values[name] == str(tmp_path / "loopwm" / "jax")
@@ -87,4 +88,5 @@ def test_compiled_programs_are_kept_in_the_users_cache_folder(monkeypatch, tmp_p
         enable_compile_cache()
         assert jax.config.values[name] == "/elsewhere"
     finally:
-        jax.config.update(name, before)
+        for key, value in before.items():
+            jax.config.update(key, value)

@@ -12,7 +12,7 @@ from loopwm.cli.main import main
 from loopwm.errors import RunFailure, UsageError
 from loopwm.run import evaluate_run
 from loopwm.training.agent_file import (
-    best_line,
+    better_clause,
     drop_best_after,
     keep_best,
     read_agent,
@@ -92,9 +92,8 @@ def test_the_best_agent_is_told_of_where_it_is_not_the_last(cartpole_run, tmp_pa
     for number, mean in enumerate((1.0, 3.0, 2.0, 3.0)):
         keep_best(dataclasses.replace(saved, env_steps=number), folder, mean)
         folder.append_eval({"env_steps": number, "return_mean": mean})
-        lines.append(best_line(folder))
-    assert [line is None for line in lines] == [True, True, False, True]
-    assert lines[2] is not None
+        lines.append(better_clause(folder))
+    assert [line == "" for line in lines] == [True, True, False, True]
     assert all(part in lines[2] for part in ("2.0", "3.0", "env step 1", str(folder.best_file)))
 
 
@@ -105,7 +104,7 @@ def test_an_evaluation_that_is_taken_back_takes_its_agent_along(cartpole_run, tm
     drop_best_after(folder, 2)
     assert folder.best_file.is_file()
     drop_best_after(folder, 1)
-    assert not folder.best_file.is_file() and best_line(folder) is None
+    assert not folder.best_file.is_file() and better_clause(folder) == ""
     keep_best(dataclasses.replace(saved, env_steps=2), folder, 1.0)
     assert read_agent(folder.best_file).env_steps == 2
     folder.best_file.write_bytes(b"half")
