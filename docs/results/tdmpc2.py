@@ -1,21 +1,32 @@
 """Ours beside networks of TD-MPC2's default size, for docs/results/evidence.md.
 
     python docs/results/tdmpc2.py rates
-    python docs/results/tdmpc2.py run [ENV ...] [--seed 0 1 2 3 4]
+    python docs/results/tdmpc2.py run [ENV ...] [--seed 0 1 2 3 4] [--networks ours tdmpc2 ...]
     python docs/results/tdmpc2.py table
 
-Both train with the same losses, planner, data and updates an env step (presets `classic_control`
+All train with the same losses, planner, data and updates an env step (presets `classic_control`
 and `tdmpc2`), and stop when the mean return of ten episodes reaches the threshold, as in agents.md.
-`rates` trains the networks of TD-MPC2 for 500 env steps with the learning rate of their paper
+`one_pass` and `small_mlp` are controls of size: the block of ours applied once, and an MLP like
+TD-MPC2's, with as many parameters as our world model; heads, critic and policy are those of ours.
+`rates` trains the others' networks for 500 env steps with the learning rate of TD-MPC2's paper
 (3e-4, Hansen et al. 2024) and with ours (1e-3), on a seed that no run has; the better one is theirs
 in `run`. Every run has a core of its own; finished ones are kept in runs/tdmpc2. An update of the
 large networks takes about 0.4 s.
 """
 
 import argparse
+import dataclasses
+import json
 import pathlib
+from collections.abc import Callable
 
 from foundation import Case, in_pairs, ours, read
+
+from loopwm import settings
+from loopwm.envs import Spaces
+from loopwm.models import LatentMLPConfig, LoopedConfig, SinglePassConfig, at_size, parameters_of
+from loopwm.models.world_model import Sizes, WorldModelBuilder
+from loopwm.session import model_sizes
 
 ROOT = pathlib.Path("runs/tdmpc2")
 
@@ -27,39 +38,75 @@ CASES = {
     "InvertedPendulum-v5": Case(950, 3_000),
     "InvertedDoublePendulum-v5": Case(9_000, 4_000),
 }
-PRESETS = {"classic_control": (), "tdmpc2": ("learner.learning_rate=3e-4",)}
 RATES = ("3e-4", "1e-3")
 
 
-def folder(preset: str, env: str, seed: int) -> pathlib.Path:
-    """Where a run is kept."""
-    return ROOT / preset / f"{env}-{seed}"
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """Whose networks are trained, and how."""
+
+    words: str
+    """As the table says it."""
+    preset: str = "classic_control"
+    rate: str = "1e-3"
+    """Learning rate; of others than ours, the better one of `rates`."""
+    model: tuple[str, Callable[[Sizes], WorldModelBuilder]] | None = None
+    """Name and sizes of the world model; that of the preset when None."""
+
+    def settings(self, env: str) -> tuple[str, ...]:
+        """What they change in the preset, but for the learning rate."""
+        if self.model is None:
+            return ()
+        name, build = self.model
+        builder = build(model_sizes(Spaces.of_source(env)))
+        return (f"model={json.dumps({'name': name, **settings.dump(builder)})}",)
 
 
-def once(preset: str, env: str, seed: int, core: int) -> None:
+def same_size(builder: WorldModelBuilder) -> Callable[[Sizes], WorldModelBuilder]:
+    """The model as large as our default one."""
+    return lambda sizes: at_size(builder, sizes, parameters_of(LoopedConfig(), sizes))
+
+
+NETWORKS = {
+    "ours": Networks("ours"),
+    "tdmpc2": Networks("TD-MPC2's", preset="tdmpc2", rate="3e-4"),
+    "one_pass": Networks("one pass", model=("single_pass", same_size(SinglePassConfig()))),
+    "small_mlp": Networks("small MLP", model=("latent_mlp", same_size(LatentMLPConfig()))),
+}
+
+
+def train(name: str, env: str, seed: int, core: int, steps: int, rate: str, *more: str) -> list:
+    """Evaluations of a run."""
+    networks = NETWORKS[name]
+    changes = (*networks.settings(env), f"learner.learning_rate={rate}", *more)
+    out = ROOT / name / f"{env}-{seed}" / rate
+    return read(ours(env, seed, core, out, steps, *changes, preset=networks.preset))[1]
+
+
+def once(job: tuple[str, str, int], core: int) -> None:
     """One run, stopped at the threshold."""
-    settings = ("evaluation.every=250", "evaluation.stop_when_solved=true", *PRESETS[preset])
-    out = folder(preset, env, seed)
-    ours(env, seed, core, out, CASES[env].steps, *settings, preset=preset)
+    name, env, seed = job
+    stop = ("evaluation.every=250", "evaluation.stop_when_solved=true")
+    train(name, env, seed, core, CASES[env].steps, NETWORKS[name].rate, *stop)
 
 
 def rates() -> None:
-    """Return of TD-MPC2's networks after 500 env steps of Pendulum-v1 at either learning rate."""
+    """Return of the others' networks after 500 env steps of Pendulum-v1 at either rate."""
+    jobs = [(name, rate) for name in NETWORKS if name != "ours" for rate in RATES]
 
-    def work(rate: str, core: int) -> float:
-        settings = (f"learner.learning_rate={rate}", "evaluation.every=500")
-        out = ROOT / "rates" / rate
-        ours("Pendulum-v1", 100, core, out, 500, *settings, preset="tdmpc2")
-        return read(out)[1][-1]["return_mean"]
+    def work(job: tuple[str, str], core: int) -> float:
+        name, rate = job
+        evals = train(name, "Pendulum-v1", 100, core, 500, rate, "evaluation.every=500")
+        return evals[-1]["return_mean"]
 
-    for rate, reached in zip(RATES, in_pairs(RATES, work), strict=True):
-        print(f"{rate}: {reached:.0f}")
+    for (name, rate), reached in zip(jobs, in_pairs(jobs, work), strict=True):
+        print(f"{name} {rate}: {reached:.0f}")
 
 
-def found(preset: str, env: str) -> tuple[list[float], list[int | None], int]:
+def found(name: str, env: str) -> tuple[list[float], list[int | None], int]:
     """Last returns of the finished runs by seed, env steps to the threshold, and all parameters."""
     returns, steps, parameters = [], [], 0
-    for run in sorted(ROOT.glob(f"{preset}/{env}-?")):
+    for run in sorted(ROOT.glob(f"{name}/{env}-?/{NETWORKS[name].rate}")):
         if (run / "finished").exists():
             summary, evaluations = read(run)
             returns.append(evaluations[-1]["return_mean"])
@@ -69,20 +116,19 @@ def found(preset: str, env: str) -> tuple[list[float], list[int | None], int]:
 
 
 def table() -> None:
-    """One row an environment."""
-    print("| env (threshold) | parameters, ratio | | env steps to the threshold | return there |")
-    print("|---|---|---|---|---|")
+    """One row an environment and network; parameters, and how many times those of ours."""
+    print("| env (threshold) | networks | parameters | over ours | env steps | return there |")
+    print("|---|---|---|---|---|---|")
     for env, case in CASES.items():
-        runs = {preset: found(preset, env) for preset in PRESETS}
-        (*_, small), (*_, large) = runs.values()
-        if not small or not large:
+        *_, small = found("ours", env)
+        if not small:
             continue
-        for name, (returns, steps, _) in zip(("ours", "TD-MPC2's"), runs.values(), strict=True):
-            first = name == "ours"
+        for name, networks in NETWORKS.items():
+            returns, steps, parameters = found(name, env)
             shown = [f"{x:,}" if x is not None else f"not within {case.steps:,}" for x in steps]
             print(
-                f"| {f'{env} ({case.threshold:,})' if first else ''} "
-                f"| {f'{small:,} to {large:,}, {large / small:.0f}' if first else ''} | {name} "
+                f"| {f'{env} ({case.threshold:,})' if name == 'ours' else ''} | {networks.words} "
+                f"| {parameters:,} | {parameters / small:.2f} "
                 f"| {', '.join(shown)} | {', '.join(f'{x:,.0f}' for x in returns)} |"
             )
 
@@ -93,14 +139,15 @@ def main() -> None:
     parser.add_argument("what", choices=["rates", "run", "table"])
     parser.add_argument("envs", nargs="*", default=[])
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     words = parser.parse_args()
     if words.what == "rates":
         return rates()
     if words.what == "table":
         return table()
     envs = words.envs or list(CASES)
-    jobs = [(preset, env, seed) for seed in words.seed for env in envs for preset in PRESETS]
-    in_pairs(jobs, lambda job, core: once(*job, core))
+    jobs = [(name, env, seed) for seed in words.seed for env in envs for name in words.networks]
+    in_pairs(jobs, once)
     return None
 
 
