@@ -99,7 +99,15 @@ class AbstractAgent(eqx.Module):
 
         Returns:
             The state with the masked memories cold; the key goes on.
+
+        Raises:
+            UsageError: the mask does not fit the state.
         """
+        if np.shape(mask) != np.shape(state.stats.loops):
+            raise UsageError(
+                f"The mask has shape {np.shape(mask)}, but the state is of "
+                f"{len(state.stats.loops)} environments; give a bool for each of them."
+            )
         if not np.any(mask):
             return state
         cold = self._cold_memory(len(mask))

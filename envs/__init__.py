@@ -17,7 +17,9 @@ from loopwm.envs.limits import time_limit as time_limit
 from loopwm.envs.make import EnvSource as EnvSource
 from loopwm.envs.make import env_id as env_id
 from loopwm.envs.make import env_name as env_name
+from loopwm.envs.make import is_known as is_known
 from loopwm.envs.make import make as make
+from loopwm.envs.make import recorded_name as recorded_name
 from loopwm.envs.make import registered as registered
 from loopwm.envs.observations import observation_codec as observation_codec
 from loopwm.envs.registration import register as _register

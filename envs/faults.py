@@ -9,17 +9,43 @@ import gymnasium as gym
 import numpy as np
 
 from loopwm.envs.codec import has_parts, one_line, parts_of
+from loopwm.errors import after_colon
 
 REWARD_LIMIT = 1e6
 """Rewards larger than this in size are refused: they are summed and squared in float32."""
+OBSERVATION_LIMIT = 1e18
+"""Entries larger than this in size are refused: their squares would be too large for float32."""
 ROUNDING, TOO_FAR = 1e-3, 1.0
 """By how many widths an observation may leave its Box unnoticed, and beyond which it is refused."""
+RETURNED = {2: "(observation, info)", 5: "(observation, reward, terminated, truncated, info)"}
+"""What reset and step return, by the number of its parts."""
 _ARRAYS = (gym.spaces.Box, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
 
 
+def raised(error: BaseException, where: str, parts: int) -> str:
+    """What reset or step raised, as a clause; `parts` are those of the tuple it should return."""
+    clause = f"raised {type(error).__name__} in {where}{after_colon(error)}"
+    # A wrapper that unpacks what an environment written for an older interface returned.
+    if f"to unpack (expected {parts}" in str(error):
+        clause += f", where Gymnasium expects {RETURNED[parts]}"
+    return clause
+
+
+def form_fault(given: Any, where: str, parts: int) -> str | None:
+    """What is wrong with the form of what reset or step returned, to follow "returned"."""
+    if isinstance(given, tuple) and len(given) == parts:
+        return None
+    what = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
+    return f"{what} in {where}, where Gymnasium expects {RETURNED[parts]}"
+
+
 def number(reward: Any) -> float:
-    """A reward as a float; NumPy deprecates to convert arrays of one entry without asking."""
-    return float(reward.item() if isinstance(reward, np.ndarray) else reward)
+    """A reward as a float, that of an array with one entry too; an exception where it is none."""
+    # Python and NumPy make numbers of these, with a warning at most.
+    kind = getattr(getattr(reward, "dtype", None), "kind", None)
+    if isinstance(reward, str | bytes) or kind in {*"cmMSU"} or np.ma.is_masked(reward):
+        raise TypeError("not a real number")
+    return float(reward.item() if getattr(reward, "shape", ()) else reward)
 
 
 def reward_fault(reward: Any, where: str) -> str | None:
@@ -51,11 +77,13 @@ def reward_fault(reward: Any, where: str) -> str | None:
 def flag_fault(name: str, flag: Any, where: str) -> str | None:
     """What is wrong with `terminated` or `truncated`, to follow "returned"; None if nothing is."""
     try:
-        bool(flag)
+        # Texts and lists are true, whatever they say.
+        known = bool(flag == bool(flag))
     except Exception:
-        kind = type(flag).__name__
-        return f"{name} as a {kind} in {where} that is neither true nor false"
-    return None
+        known = False
+    if known:
+        return None
+    return f"{name} as a {type(flag).__name__} in {where} that is neither true nor false"
 
 
 def info_fault(info: Any, where: str) -> str | None:
@@ -102,6 +130,11 @@ def observation_fault(space: gym.Space, observation: Any, where: str) -> str | N
     if not _fits(array, np.float16 if narrow else np.float32):
         kind = "float16" if narrow else "float32"
         return f"NaN or infinity in an observation in {where}, or a number too large for {kind}"
+    if array.dtype.kind == "f" and np.abs(array).max(initial=0.0) > OBSERVATION_LIMIT:
+        return (
+            f"a number beyond ±{OBSERVATION_LIMIT:g} in an observation in {where}, too large to be "
+            "normalised (gymnasium.wrappers.TransformObservation scales or clips it)"
+        )
     if isinstance(space, gym.spaces.Box):
         outside = excess(space, array) > TOO_FAR or _uneven(space, array)
     else:
@@ -132,7 +165,7 @@ def excess(space: gym.Space, observation: Any) -> float:
     low, high, x = (np.asarray(a, np.float64) for a in (space.low, space.high, array))
     beyond = np.maximum(np.maximum(low - x, x - high), 0.0)
     finite = [np.where(np.isfinite(bound), np.abs(bound), 0.0) for bound in (low, high)]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         width = high - low
     known = np.isfinite(width) & (width > 0)
     return float(np.max(beyond / np.where(known, width, np.maximum(np.maximum(*finite), 1.0))))

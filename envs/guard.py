@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import gymnasium as gym
@@ -10,20 +11,26 @@ from loopwm.envs.faults import (
     ROUNDING,
     excess,
     flag_fault,
+    form_fault,
     fresh,
     info_fault,
     number,
     observation_fault,
+    raised,
     reward_fault,
 )
 from loopwm.errors import RunFailure, UsageError, after_colon, as_clause
+
+SEEDS = 2**31
+"""Seeds are below this: many simulators hold theirs in 32 bits with a sign."""
 
 
 class GuardedEnv(gym.Wrapper):
     """Checks what an environment returns and names what is wrong with it.
 
     Neither side can change what the other one holds: actions are handed on as copies, and
-    observations as copies in the types of their space.
+    observations as copies in the types of their space. Seeds come as simulators take them, whatever
+    a run or a vector environment made of the user's.
     """
 
     def __init__(self, env: gym.Env, name: str):
@@ -31,16 +38,22 @@ class GuardedEnv(gym.Wrapper):
         super().__init__(env)
         self._name = name
         self._steps = 0
+        if not isinstance(env.metadata, Mapping):
+            self.metadata = {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Resets; a fault is a `RunFailure`, a missing package a `UsageError`."""
+        if seed is not None and seed >= SEEDS:
+            seed %= SEEDS
         try:
-            observation, info = self.env.reset(seed=seed, options=options)
+            given = self.env.reset(seed=seed, options=options)
         except gym.error.DependencyNotInstalled as error:
             raise missing_package(self._name, error) from error
         # An environment that calls sys.exit would end the run as if all was well.
         except (Exception, SystemExit) as error:
-            self._raised(error, "reset")
+            self._raised(error, "reset", 2)
+        self._refuse(form_fault(given, "reset", 2))
+        observation, info = given
         self._refuse(info_fault(info, "reset"))
         return self._checked(observation, "reset"), info
 
@@ -50,9 +63,10 @@ class GuardedEnv(gym.Wrapper):
         where = f"step {self._steps}"
         try:
             given = self.env.step(copy.deepcopy(action))
-            observation, reward, terminated, truncated, info = given
         except (Exception, SystemExit) as error:
-            self._raised(error, where)
+            self._raised(error, where, 5)
+        self._refuse(form_fault(given, where, 5))
+        observation, reward, terminated, truncated, info = given
         observation = self._checked(observation, where)
         fault = reward_fault(reward, where)
         if fault is not None:
@@ -74,10 +88,9 @@ class GuardedEnv(gym.Wrapper):
                 stacklevel=2,
             )
 
-    def _raised(self, error: BaseException, where: str) -> NoReturn:
+    def _raised(self, error: BaseException, where: str, parts: int) -> NoReturn:
         raise RunFailure(
-            f"{self._name} raised {type(error).__name__} in {where}{after_colon(error)}; correct "
-            "the environment."
+            f"{self._name} {raised(error, where, parts)}; correct the environment."
         ) from error
 
     def _refuse(self, fault: str | None) -> None:

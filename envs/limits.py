@@ -1,8 +1,18 @@
 """How long episodes may last."""
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
 from loopwm.envs.action_repeat import ActionRepeat
+
+
+def spec_of(env: gym.Env) -> EnvSpec | None:
+    """What an environment was registered with; None where it was not, or calls something else so.
+
+    That of the environment itself: a wrapper's is a copy, which some arguments do not allow.
+    """
+    spec = getattr(env.unwrapped, "spec", None)
+    return spec if isinstance(spec, EnvSpec) else None
 
 
 def time_limit(env: gym.Env) -> int | None:
@@ -11,7 +21,8 @@ def time_limit(env: gym.Env) -> int | None:
     Where `ActionRepeat` wraps the limit, a step is all repeats of an action. A limit that the
     environment keeps by itself, without saying so in its spec, is not known here.
     """
-    given, times = None if env.spec is None else env.spec.max_episode_steps, 1
+    spec, times = spec_of(env), 1
+    given = None if spec is None else spec.max_episode_steps
     limits: list[int] = []
     while isinstance(env, gym.Wrapper):
         if isinstance(env, ActionRepeat):

@@ -1,8 +1,10 @@
 """Makes environments by id, with errors that teach."""
 
+import functools
 from collections.abc import Callable
 
 import gymnasium as gym
+from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
 
 from loopwm.envs.action_repeat import ActionRepeat, RepeatedSource
 from loopwm.envs.guard import GuardedEnv, missing_package
@@ -17,7 +19,33 @@ def env_name(source: EnvSource) -> str:
     """The name of an environment for files and messages."""
     if isinstance(source, RepeatedSource):
         return env_name(source.source)
-    return source if isinstance(source, str) else getattr(source, "__name__", repr(source))
+    if isinstance(source, str):
+        return source
+    inner = source.func if isinstance(source, functools.partial) else source
+    return as_clause(getattr(inner, "__name__", None) or repr(inner))
+
+
+def recorded_name(source: EnvSource) -> str:
+    """The name that a run's configuration keeps, with the version that Gymnasium takes for an id.
+
+    So what has none is a function's: whoever loads the run of a class Pendulum does not get
+    Gymnasium's.
+    """
+    name = env_name(source)
+    if env_id(source) is None or is_known(name):
+        return name
+    try:
+        namespace, base, version = parse_env_id(name)
+    except gym.error.Error:
+        return name
+    newest = find_highest_version(namespace, base) if version is None else None
+    return name if newest is None else get_env_id(namespace, base, newest)
+
+
+def is_known(name: str) -> bool:
+    """Whether a run's environment has a Gymnasium id: with its module, or registered here."""
+    module, colon, _ = name.partition(":")
+    return name in gym.registry or bool(colon) and module.replace(".", "_").isidentifier()
 
 
 def env_id(source: EnvSource) -> str | None:
@@ -56,6 +84,15 @@ def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
     return guarded
 
 
+def check_source(source: object) -> None:
+    """Refuses what makes no environment, as an environment does not."""
+    if not isinstance(source, str) and not callable(source):
+        raise UsageError(
+            f"{as_clause(source)} is no function that makes an environment, and runs make several; "
+            "give the id of the environment, or a function that returns a new one each time."
+        )
+
+
 def missing_spaces(env: gym.Env) -> list[str]:
     """Which of its two spaces an environment does not have."""
     missing: list[str] = []
@@ -82,6 +119,7 @@ def unguarded(source: str | Callable[[], gym.Env], *, render_mode: str | None = 
         render_mode: Gymnasium render mode.
     """
     name = env_name(source)
+    check_source(source)
     try:
         if not isinstance(source, str):
             env = source()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import gymnasium as gym
 
+from loopwm.choices import member
 from loopwm.envs.infos import DepthAlone
 from loopwm.envs.make import EnvSource, env_name, make, spaces_of
 from loopwm.envs.workers import WorkerVectorEnv
@@ -46,7 +47,7 @@ def make_vector(
         RunFailure: environments made here have different spaces.
     """
     mode = gym.vector.AutoresetMode.SAME_STEP if same_step else gym.vector.AutoresetMode.NEXT_STEP
-    if kind is VectorKind.ASYNC:
+    if member(VectorKind, kind, "collection.vector") is VectorKind.ASYNC:
         return WorkerVectorEnv(source, count, mode=mode, timeout=timeout)
     made = [_handed(env) for env in _alike(source, count)]
     return gym.vector.SyncVectorEnv(made, autoreset_mode=mode)

@@ -7,6 +7,9 @@ from jaxtyping import Array, Float, Int
 
 from loopwm.errors import UsageError
 
+_FOREVER = 2**30
+"""Steps in 32 bits, with room for rounding; no run is as long."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ActionLayout:
@@ -58,7 +61,7 @@ def held_steps(
     Returns:
         The numbers of steps, int32, the shape of v.
     """
-    shortest, longest = hold
+    shortest, longest = (min(bound, _FOREVER) for bound in hold)
     steps = shortest * ((longest + 1.0) / shortest) ** v
     # Rounding may lift a power to n + 1.
     return steps.astype(np.int32).clip(shortest, longest)

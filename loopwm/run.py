@@ -1,10 +1,11 @@
 """What `loopwm.train`, `resume`, `load`, `export` and `evaluate` do."""
 
-import dataclasses
+import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ import numpy as np
 from loopwm import configs, programs, settings
 from loopwm.agents import PlanningAgent, PolicyAgent
 from loopwm.core import AbstractDepthRule
-from loopwm.envs import EnvSource, Spaces, env_name, make
+from loopwm.envs import EnvSource, Spaces, is_known, make, recorded_name
 from loopwm.errors import UsageError
 from loopwm.evaluation import certificate_of, depth_promise, record_episode, run_episodes
 from loopwm.models import AbstractOnePassModel, Normalizer, check_depth, resolve_networks
@@ -104,15 +105,16 @@ def train(
     """
     enable_compile_cache()
     resolved = resolve_config(
-        env_name(env), config=config, overrides=overrides, seed=seed, steps=steps
+        recorded_name(env), config=config, overrides=overrides, seed=seed, steps=steps
     )
     session = Session(resolved.source(env), resolved)
     folder = RunFolder.create(out if out is not None else fresh_folder(resolved), session.config)
-    try:
-        return session.run(folder, resume=False, quiet=quiet)
-    except UsageError:
-        folder.discard()
-        raise
+    with _alone(folder):
+        try:
+            return session.run(folder, resume=False, quiet=quiet)
+        except (UsageError, Interrupted, KeyboardInterrupt, MemoryError):
+            folder.discard()
+            raise
 
 
 def resume(
@@ -126,7 +128,8 @@ def resume(
 
     Args:
         run: the run's folder.
-        env: needed when the run was made with a function instead of an id.
+        env: needed when the run was made with a function instead of an id, or with an id that a
+            script registered: the function, or module:Id, which the run then keeps.
         steps: env steps of the whole run, if more than before.
         quiet: print nothing.
 
@@ -140,7 +143,7 @@ def resume(
     enable_compile_cache()
     folder = RunFolder.open(run)
     config = folder.read_config()
-    if isinstance(env, str) and env != config.env:
+    if isinstance(env, str) and not _may_be(env, config.env):
         raise UsageError(
             f"{run} is a run of {config.env}, not of {env}; give no other environment."
         )
@@ -149,15 +152,67 @@ def resume(
         raise UsageError(
             f"{run} holds no checkpoint to go on from; start again and give another folder."
         )
-    if steps is not None and steps < made[-1]:
+    values = settings.dump(config)
+    if isinstance(env, str) and (":" in env or not is_known(config.env)):
+        values["env"] = env
+    if steps is not None:
+        values["steps"] = steps
+    config = settings.build(RunConfig, values)
+    if config.steps < made[-1] and steps is not None:
         raise UsageError(
             f"{run} has made {made[-1]} env steps already, more than {steps}; give more --steps, "
             "or leave them out."
         )
-    if steps is not None:
-        config = dataclasses.replace(config, steps=steps)
-    session = Session(config.source(env), config)
-    return session.run(folder, resume=True, quiet=quiet)
+    session = Session(_source_of(run, config, env), config)
+    with _alone(folder):
+        _clear_halves(folder)
+        return session.run(folder, resume=True, quiet=quiet)
+
+
+def _may_be(env: str, own: str) -> bool:
+    """Whether an id may be that of the environment a run names, where no id is known, or no module.
+
+    What a function made may be registered by now, and what a script registered needs its module.
+    """
+    alone = env.rpartition(":")[2] == own.rpartition(":")[2] and not (":" in env and ":" in own)
+    return env == own or alone or not is_known(own)
+
+
+@contextlib.contextmanager
+def _alone(folder: RunFolder) -> Iterator[None]:
+    """Keeps other processes from writing into a run's folder; the system lets go of it in any case.
+
+    Raises:
+        UsageError: another process writes there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    held = os.open(folder.path, os.O_RDONLY)
+    try:
+        # Some network file systems have no locks.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"Another process is at the run in {folder.path}; wait until it has ended, or "
+                    "give another folder."
+                ) from error
+        yield
+    finally:
+        os.close(held)
+
+
+def _clear_halves(folder: RunFolder) -> None:
+    """Removes what a process left behind that was killed while it wrote or removed a checkpoint."""
+    made = {str(step) for step in checkpoint.steps(folder)}
+    for path in (*folder.checkpoints.iterdir(), *folder.replay.glob("*")):
+        alone = path.parent == folder.replay and path.name.isdigit() and path.name not in made
+        if alone or ".orbax-checkpoint-tmp" in path.name:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def load(
@@ -182,7 +237,8 @@ def load(
         UsageError: there is no run, no checkpoint or no such agent; or its model cannot keep the
             rule.
     """
-    return _agent_of(read_agent(run), env, planner, rule)
+    saved = read_agent(run)
+    return _agent_of(saved, _source_of(run, saved.config, env), planner, rule)
 
 
 def make_env(
@@ -201,15 +257,28 @@ def make_env(
     Raises:
         UsageError: there is no such run or agent, or its environment cannot be made.
     """
-    return make(read_agent(run).config.source(env), render_mode=render_mode)
+    return make(_source_of(run, read_agent(run).config, env), render_mode=render_mode)
+
+
+def _source_of(run: str | os.PathLike[str], config: RunConfig, env: EnvSource | None) -> EnvSource:
+    """What the agent of a run acts in: its own environment, or one given instead."""
+    if env is None and not is_known(config.env):
+        folder = pathlib.Path(run)
+        written = f", or write module:Id as env into {folder / 'config.yaml'}"
+        raise UsageError(
+            f"{run} was trained in '{config.env}', a function or an id whose module was not "
+            "imported; give it in Python as env=, the function or module:Id"
+            f"{written if folder.is_dir() else ''}."
+        )
+    return config.source(env)
 
 
 def _agent_of(
-    saved: SavedAgent, env: EnvSource | None, planner: str | None, rule: AbstractDepthRule | None
+    saved: SavedAgent, source: EnvSource, planner: str | None, rule: AbstractDepthRule | None
 ) -> PlanningAgent | PolicyAgent:
     enable_compile_cache()
     config, kept = saved.config, saved.networks
-    spaces = Spaces.of_source(config.source(env))
+    spaces = Spaces.of_source(source)
     skeleton = {
         "learner": {kept: build_run_networks(config, spaces)},
         "normalizer": Normalizer.create(spaces.observation.size),
@@ -274,9 +343,14 @@ def evaluate_run(
         UsageError: there is no such run or agent, or the request does not fit it.
         RunFailure: the environment failed.
     """
+    if episodes < 1:
+        raise UsageError(f"--episodes is {episodes}; give at least 1.")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed is {seed}; give an integer from 0 to {2**32 - 1}.")
     saved = read_agent(run)
-    agent, config = _agent_of(saved, env, planner, rule), saved.config
-    source, limit = config.source(env), config.evaluation.decisions(config.action_repeat)
+    config, source = saved.config, _source_of(run, saved.config, env)
+    agent = _agent_of(saved, source, planner, rule)
+    limit = config.evaluation.decisions(config.action_repeat)
     result = run_episodes(
         agent, source, Spaces.of_source(source), episodes=episodes, seed=seed, max_steps=limit
     )
@@ -306,7 +380,7 @@ def fresh_folder(config: RunConfig) -> pathlib.Path:
     """A folder under `runs/` that does not exist yet, named after environment and seed."""
     # A function's name may be anything, its representation included.
     name = re.sub(r"[^\w.-]+", "-", config.env)[:100]
-    base = pathlib.Path("runs") / f"{name}-seed{config.seed}"
+    base = pathlib.Path("runs") / f"{name.strip('-')}-seed{config.seed}"
     candidate, number = base, 2
     while candidate.exists():
         candidate = base.with_name(f"{base.name}-{number}")

@@ -18,12 +18,13 @@ from loopwm.envs import (
     Spaces,
     VectorStepper,
     env_id,
+    env_name,
     make,
     make_vector,
     thresholds,
     time_limit,
 )
-from loopwm.errors import RunFailure, as_clause
+from loopwm.errors import RunFailure, UsageError, as_clause
 from loopwm.evaluation import (
     STEPS,
     DepthAnalysis,
@@ -65,6 +66,9 @@ from loopwm.training import (
     prepare_update,
 )
 from loopwm.training.agent_file import better_clause
+
+COMPILING = "learner's program"
+"""Name of the thread that compiles it."""
 
 
 class Interrupted(RunFailure):
@@ -114,7 +118,7 @@ def _compile_ahead(config: RunConfig, spaces: Spaces, replay: Replay) -> threadi
             )
             prepare_update(state, batch, Normalizer.create(spaces.observation.size), learner)
 
-    thread = threading.Thread(target=compile_it, name="learner's program")
+    thread = threading.Thread(target=compile_it, name=COMPILING)
     thread.start()
     return thread
 
@@ -183,10 +187,17 @@ class Session:
             timeout=collection.worker_timeout,
         )
         telemetry = RunTelemetry(folder, self.config.steps, done, quiet=quiet)
+        finished: bool | None = None
         try:
             trainer = self._trainer(folder, learner, telemetry)
             if resume:
-                trainer.restore()
+                try:
+                    trainer.restore()
+                except (KeyError, TypeError) as error:
+                    raise UsageError(
+                        f"{folder.path} was not written by this version of loopwm "
+                        f"({as_clause(error)}); use the one that it was made with."
+                    ) from error
                 folder.write_config(self.config)
             telemetry.message(
                 f"Writing to {folder.path}; the replay holds {self.replay.nbytes / 1e6:.1f} MB"
@@ -205,16 +216,19 @@ class Session:
                 f"{folder.path} cannot be written any more ({as_clause(error)}), so check the "
                 f"space that is left there; {checkpoint.describe_latest(folder)}."
             ) from error
+        except KeyboardInterrupt as error:
+            raise self._stopped_at_once(folder, finished) from error
         finally:
             telemetry.close()
             vector.close()
-            if self._compiling is not None:
-                self._compiling.join()
         if not finished:
             raise Interrupted(
                 f"Stopped at env step {trainer.counters.env_steps} and saved; go on with: "
                 f"{self._resume_command(folder)}"
             )
+        # Only here: nobody who stops a run, or meets a failure, waits for the compiler.
+        if self._compiling is not None:
+            self._compiling.join()
         better = better_clause(folder)
         telemetry.message(f"{folder.path} holds the run; report: {folder.report_file}{better}")
         return agent
@@ -313,11 +327,21 @@ class Session:
             "certificate": None if certificate is None else certificate.summary(),
         }
 
+    def _stopped_at_once(self, folder: RunFolder, finished: bool | None) -> Interrupted:
+        """What to say after a Ctrl-C that nothing waits for."""
+        if checkpoint.latest(folder) is None:
+            return Interrupted("Stopped before anything was saved; give the same command again.")
+        lost = "it could save what is new" if finished is None else "its report was written"
+        return Interrupted(
+            f"Stopped before {lost}; {checkpoint.describe_latest(folder)}; go on with: "
+            f"{self._resume_command(folder)}"
+        )
+
     def _resume_command(self, folder: RunFolder) -> str:
         path = str(folder.path)
         env = env_id(self.source)
         if env is None:
-            return f"loopwm.resume({path!r}, env={self.config.env})"
+            return f"loopwm.resume({path!r}, env={env_name(self.source)})"
         return shlex.join(["loopwm", "train", env, "--resume", path])
 
     def _depth(self, agent: PlanningAgent) -> DepthAnalysis | str | None:

@@ -3,11 +3,13 @@
 import dataclasses
 import difflib
 import enum
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import yaml
 
 from loopwm.errors import UsageError
@@ -42,6 +44,9 @@ def build(kind: type[Config], values: Any, prefix: str = "") -> Config:
     members = {} if many is None else fields[many].metadata["members"]
     known = [name for name in (*fields, *members) if name != many]
     for key in values:
+        if isinstance(key, str) and "." in key:
+            nested = key.replace(".", ": {") + ": …" + "}" * key.count(".")
+            raise UsageError(f"No setting is named '{key}'; use one mapping in another, {nested}.")
         if key not in known:
             raise UsageError(_unknown(f"{prefix}{key}", [f"{prefix}{name}" for name in known]))
     given: dict[str, Any] = {} if many is None else {many: {}}
@@ -108,7 +113,8 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--set {pair!r} is not key=value; write e.g. learner.batch_size=64.")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        # A date that does not exist, or too many digits, is a plain ValueError.
+        except (yaml.YAMLError, ValueError) as error:
             raise UsageError(f"--set {key}: {text!r} is not a plain value; quote it.") from error
         nested: Any = value
         for part in reversed(key.strip().split(".")):
@@ -146,6 +152,8 @@ def _unknown(key: str, valid: list[str]) -> str:
 def _coerce(hint: Any, value: Any, path: str) -> Any:
     """Checks a plain value against its type; an integer is taken for a float."""
     allowed = _members(hint)
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(hint, enum.EnumType):
         return _choose(hint, value, path)
     if value is None and type(None) in allowed:
@@ -155,13 +163,12 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
             return value
     elif isinstance(value, int) and int in allowed:
         return value
-    elif isinstance(value, int | float) and float in allowed:
-        return float(value)
-    elif isinstance(value, str) and float in allowed:
-        # YAML 1.1 reads 1e-3 as text.
+    elif isinstance(value, int | float | str) and float in allowed:
+        # YAML 1.1 reads 1e-3 as text. Integers may be too large, and NaN is no number.
         try:
-            return float(value)
-        except ValueError:
+            if not math.isnan(number := float(value)):
+                return number
+        except (ValueError, OverflowError):
             pass
     elif isinstance(value, str) and str in allowed:
         return value
@@ -192,7 +199,7 @@ def _plain(text: str) -> Any:
     """A value as YAML reads it; the text itself where it does not."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return text
 
 

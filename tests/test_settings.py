@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import yaml
 
@@ -86,6 +87,11 @@ def test_an_unknown_key_is_refused_with_the_nearest(pair, said):
         ("seed=-1", "seed is -1"),
         ("learner.discount=1.5", "learner.discount is 1.5"),
         ("learner.discount=.nan", "learner.discount is nan"),
+        ("learner.reward_weight=.nan", "learner.reward_weight is nan, but it needs a number"),
+        ("learner.reward_weight=nan", "learner.reward_weight is 'nan', but it needs a number"),
+        (f"learner.reward_weight={10**400}", "but it needs a number"),
+        ("learner.batch_size=2026-13-45", "quote it"),
+        (f"steps={'9' * 5000}", "quote it"),
         ("learner.learning_rate=0", "learner.learning_rate is 0"),
         ("learner.ends=1.0", "learner.ends is 1.0"),
         ("collection.envs=0", "collection.envs"),
@@ -98,6 +104,23 @@ def test_a_wrong_value_is_refused_by_name(pair, said, assert_helpful):
     with pytest.raises(UsageError) as raised:
         build(pair)
     assert said in str(raised.value)
+    assert_helpful(raised)
+
+
+def test_numbers_may_be_numpys():
+    given = {"learner": {"batch_size": np.int64(3), "learning_rate": np.float32(0.5)}}
+    config = resolve_config(
+        "CartPole-v1", overrides=given | {"seed": np.int32(4), "steps": np.uint8(7)}
+    )
+    assert (config.seed, config.steps, config.learner.batch_size) == (4, 7, 3)
+    assert config.learner.learning_rate == 0.5
+    assert yaml.safe_load(yaml.safe_dump(settings.dump(config))) == settings.dump(config)
+
+
+@pytest.mark.parametrize("given", [{"learner.batch_size": 3}, {"learner": {"depth.law": "fixed"}}])
+def test_a_key_with_dots_is_told_apart_from_an_unknown_one(given, assert_helpful):
+    with pytest.raises(UsageError, match="use one mapping in another, .*: {.*: …}") as raised:
+        resolve_config("CartPole-v1", overrides=given)
     assert_helpful(raised)
 
 

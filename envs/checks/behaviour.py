@@ -209,7 +209,7 @@ def check_closing(subject: Subject) -> Iterator[Finding]:
 def _trace(env: gym.Env, seed: int) -> list[object]:
     """Observations, rewards and flags of an episode with fixed actions."""
     env.action_space.seed(seed)
-    given = called(env.reset, 2, "reset", [], seed=seed)
+    given = called(env.reset, 2, "reset", [], seed=seed, options=None)
     trace: list[object] = [given if isinstance(given, str) else _copied(given[0])]
     for _ in range(SEEDED_STEPS):
         given = called(env.step, 5, "step", [], env.action_space.sample())

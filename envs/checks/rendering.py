@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 
 from gymnasium.envs.registration import EnvSpec
@@ -22,7 +22,9 @@ PATIENCE = 120.0
 
 def check_rendering(subject: Subject) -> Iterator[Finding]:
     """Every render mode but `human`, which opens a window, gives what Gymnasium expects."""
-    modes = [mode for mode in subject.env.metadata.get("render_modes", []) if mode != "human"]
+    metadata = subject.env.metadata
+    given = metadata.get("render_modes") if isinstance(metadata, Mapping) else None
+    modes = [mode for mode in given or () if mode != "human"]
     spec = subject.env.spec
     if not modes or not remade(spec):
         why = "spec to make it from" if modes else "render mode for images or text"

@@ -14,11 +14,14 @@ from loopwm.envs.action_repeat import RepeatedSource
 from loopwm.envs.faults import (
     excess,
     flag_fault,
+    form_fault,
     info_fault,
     number,
     observation_fault,
+    raised,
     reward_fault,
 )
+from loopwm.envs.limits import spec_of
 from loopwm.envs.make import EnvSource, env_name, unguarded
 from loopwm.errors import after_colon
 
@@ -80,7 +83,7 @@ class Subject:
         """
         self.steps, self.seed = steps, seed
         self._given = source if isinstance(source, gym.Env) else None
-        self._source: str | Callable[[], gym.Env] | None = None
+        self._source: str | Callable[[], gym.Env] = ""
         self.close_fault: str | None = None
         """What went wrong when an instance was closed first, to follow "it"."""
         if not isinstance(source, gym.Env):
@@ -88,11 +91,11 @@ class Subject:
             self._source = source.source if isinstance(source, RepeatedSource) else source
             self.name = env_name(source)
         else:
-            self.name = type(source.unwrapped).__name__ if source.spec is None else source.spec.id
+            spec = spec_of(source)
+            self.name = type(source.unwrapped).__name__ if spec is None else spec.id
         self.env = self._made() if self._given is None else self._given
 
     def _made(self) -> gym.Env:
-        assert self._source is not None
         return unguarded(self._source)
 
     def another(self) -> gym.Env | None:
@@ -133,7 +136,8 @@ class Subject:
         return play
 
     def _episode(self, play: Play, seed: int | None) -> None:
-        given = called(self.env.reset, 2, "reset", play.reset_seconds, seed=seed)
+        # With all that training passes.
+        given = called(self.env.reset, 2, "reset", play.reset_seconds, seed=seed, options=None)
         if isinstance(given, str):
             play.fault = given
             return
@@ -185,7 +189,9 @@ def remade(spec: EnvSpec | None) -> TypeGuard[EnvSpec]:
 
     Of a wrapper that is no `gymnasium.utils.RecordConstructorArgs` no arguments are known.
     """
-    return spec is not None and all(one.kwargs is not None for one in spec.additional_wrappers)
+    return isinstance(spec, EnvSpec) and all(
+        one.kwargs is not None for one in spec.additional_wrappers
+    )
 
 
 def called(
@@ -205,15 +211,10 @@ def called(
     try:
         given = function(*args, **kwargs)
     except (Exception, SystemExit) as error:
-        return f"raised {type(error).__name__} in {where}{after_colon(error)}"
+        return raised(error, where, parts)
     seconds.append(time.perf_counter() - began)
-    if not isinstance(given, tuple) or len(given) != parts:
-        what = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
-        wanted = "(observation, info)"
-        if parts == 5:
-            wanted = "(observation, reward, terminated, truncated, info)"
-        return f"returned {what} in {where}, where Gymnasium expects {wanted}"
-    return given
+    fault = form_fault(given, where, parts)
+    return given if fault is None else f"returned {fault}"
 
 
 def median(values: Sequence[float] | Sequence[int]) -> float:

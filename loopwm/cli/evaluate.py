@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import tyro
 
 from loopwm.core import parse_depth
-from loopwm.errors import UsageError
 
 
 def evaluate(
@@ -34,10 +33,6 @@ def evaluate(
         seed: seed of the evaluation.
         as_json: print one JSON object instead of lines.
     """
-    if episodes < 1:
-        raise UsageError(f"--episodes is {episodes}; give at least 1.")
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"--seed is {seed}; give an integer from 0 to {2**32 - 1}.")
     rule = None if depth is None else parse_depth(depth)
     from loopwm.run import evaluate_run
 

@@ -1,7 +1,10 @@
 """The `loopwm` command."""
 
+import contextlib
+import io
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 import tyro
@@ -13,7 +16,7 @@ from loopwm.cli.evaluate import evaluate
 from loopwm.cli.export import export
 from loopwm.cli.stability import stability
 from loopwm.cli.train import train
-from loopwm.errors import RunFailure, UsageError
+from loopwm.errors import RunFailure, UsageError, after_colon, as_clause
 
 COMMANDS = {
     "train": train,
@@ -36,8 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     # `module:Id` is looked for in the current folder too, as `python -m` does.
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    with contextlib.suppress(OSError):  # the folder may have been removed
+        if os.getcwd() not in sys.path and "" not in sys.path:
+            sys.path.insert(0, os.getcwd())
+    if arguments is None and isinstance(sys.stdout, io.TextIOWrapper):
+        # A result is not lost because a terminal has no sign for it.
+        sys.stdout.reconfigure(errors="replace")
+    status = _status(arguments)
+    if status and arguments is None and _is_compiling():
+        # Python would wait for a program that nobody needs any more.
+        _drop_output()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    """Runs a command, says in one sentence what went wrong, and gives the exit status."""
     try:
         status = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -46,13 +64,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+        sys.stdout.flush()
     except (UsageError, RunFailure) as error:
-        print(f"loopwm: {error}", file=sys.stderr)
-        return error.exit_status
+        return _failed(str(error), error.exit_status)
     except KeyboardInterrupt:
-        print("loopwm: Interrupted before it could save; give the command again.", file=sys.stderr)
+        return _failed("Interrupted before it could save; give the command again.")
+    except BrokenPipeError:
+        _drop_output()
         return RunFailure.exit_status
+    except OSError as error:
+        _drop_output()
+        return _failed(
+            f"A file or the output cannot be read or written ({as_clause(error)}); check the path "
+            "and the space that is left there."
+        )
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        # NumPy writes 715. GiB, which looks like the end of a sentence.
+        text = after_colon(str(error).replace(". ", " "))
+        return _failed(
+            f"There is not enough memory{text}; lower learner.batch_size, the sizes "
+            "of the model, or the number of episodes or environments."
+        )
     return 0 if status is None else status
+
+
+def _failed(sentence: str, status: int = RunFailure.exit_status) -> int:
+    print(f"loopwm: {sentence}", file=sys.stderr)
+    return status
+
+
+def _drop_output() -> None:
+    """Writes what is left, or forgets it: Python would try again at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_compiling() -> bool:
+    """Whether a session's program is still being compiled; a session is not imported for that."""
+    session = sys.modules.get("loopwm.session")
+    names = {thread.name for thread in threading.enumerate()}
+    return session is not None and session.COMPILING in names
 
 
 if __name__ == "__main__":

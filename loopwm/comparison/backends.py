@@ -11,12 +11,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from loopwm.comparison.jobs import Job, perform
 from loopwm.errors import as_clause
 from loopwm.evaluation.compare.cells import Status
+
+Results = Generator[tuple[Job, dict[str, Any]], None, None]
+"""Jobs with their results, as they are done."""
 
 _ONE_CORE = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
@@ -25,10 +28,11 @@ class AbstractBackend(abc.ABC):
     """Does jobs; a further kind is one file."""
 
     @abc.abstractmethod
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    def run(self, jobs: Sequence[Job]) -> Results:
         """Does jobs, in any order, and gives each with what `perform` gave as it is done.
 
-        A job whose process dies gets a result too, with status `failed` and a sentence.
+        When it is closed, jobs that wait are dropped. A job whose process dies gets a result too,
+        with status `failed` and a sentence.
         """
 
 
@@ -38,7 +42,7 @@ class InlineBackend(AbstractBackend):
     Peak memory is then that of the process, with all that it did before.
     """
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    def run(self, jobs: Sequence[Job]) -> Results:
         """Does the jobs in their order."""
         for job in jobs:
             yield job, perform(job)
@@ -53,7 +57,7 @@ class LocalBackend(AbstractBackend):
         self._running: set[subprocess.Popen] = set()
         self._stopped = threading.Event()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    def run(self, jobs: Sequence[Job]) -> Results:
         """Does the jobs; those that run are ended when the caller stops asking."""
         pool = concurrent.futures.ThreadPoolExecutor(self.processes)
         try:
@@ -72,6 +76,7 @@ class LocalBackend(AbstractBackend):
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
             (folder / "job").write_bytes(pickle.dumps(job))
+            (folder / "path.json").write_text(json.dumps(sys.path), encoding="utf-8")
             words = [sys.executable, "-m", "loopwm.comparison.worker", name]
             with open(folder / "errors", "wb") as errors:
                 # The worker ends when this pipe is closed: none outlives a killed comparison.
@@ -92,7 +97,8 @@ class LocalBackend(AbstractBackend):
 
 def lost(job: Job, status: int, said: str) -> dict[str, Any]:
     """What stands for the result of a job whose process died."""
-    last = said.splitlines()[-1] if said else "it said nothing"
+    quiet = "it was killed, as where memory runs out" if status == -9 else "it said nothing"
+    last = said.splitlines()[-1] if said else quiet
     sentence = f"Its process ended with status {status} ({as_clause(last)})."
     failed = {"status": Status.FAILED.value, "sentence": sentence}
     if job.choice is None:
@@ -102,7 +108,16 @@ def lost(job: Job, status: int, said: str) -> dict[str, Any]:
 
 
 def one_core() -> dict[str, str]:
-    """The environment of a process that keeps to one core, whose times can be compared."""
+    """The environment of a process that keeps to one core, whose times can be compared.
+
+    An accelerator is left alone, which the processes could not share, unless JAX_PLATFORMS asks for
+    it.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
-    flags = flags if _ONE_CORE in flags else f"{flags} {_ONE_CORE}".strip()
-    return {**os.environ, "XLA_FLAGS": flags, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "XLA_FLAGS": flags if _ONE_CORE in flags else f"{flags} {_ONE_CORE}".strip(),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS") or "cpu",
+    }

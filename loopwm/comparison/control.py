@@ -27,7 +27,8 @@ from loopwm.planning import PlannerBuilder
 from loopwm.run import train
 from loopwm.training import EvaluationResult, RunConfig, RunFolder
 
-_EVALUATION_SEED = 2_000_000
+_PLAYED_APART = 1_000
+"""Seeds from one seed's final episodes to the next one's: each episode has one of its own."""
 
 
 def measure_control(
@@ -56,7 +57,7 @@ def measure_control(
             builder, cell, protocol, folder, rate=rate, steps=protocol.env_steps, seed=cell.seed
         )
         config, summary = run.read_config(), _summary(run)
-        played = _play(agent, config, protocol.episodes)
+        played = _play(agent, config, protocol, seed=cell.seed)
         action = Spaces.of_source(cell.task).action.size
         learner, collection = config.learner, config.collection
         ratio = collection.updates_per_step
@@ -75,7 +76,7 @@ def measure_control(
             "flops_training": training_flops(agent.world_model, action, round(predictions)),
             "seconds_training": summary["wall_seconds"],
             "loops": played.loops_mean,
-            "trade": _trade(agent, config, protocol),
+            "trade": _trade(agent, config, protocol, seed=cell.seed),
             "peak_memory_mb": peak_memory(),
         }
 
@@ -83,13 +84,14 @@ def measure_control(
 def try_control(
     builder: WorldModelBuilder, cell: Cell, protocol: ControlProtocol, *, rate: float
 ) -> float:
-    """Minus the return of a shorter run from the search's seed: a trial of the search."""
-    steps = max(1, round(protocol.search.share * protocol.env_steps))
+    """Minus the return of a shorter run from the search's seed: a trial of the search.
+
+    Its episodes are none of those that cells are judged by.
+    """
+    steps, seed = max(1, round(protocol.search.share * protocol.env_steps)), protocol.search.seed
     with tempfile.TemporaryDirectory() as folder:
-        agent, run = _trained(
-            builder, cell, protocol, folder, rate=rate, steps=steps, seed=protocol.search.seed
-        )
-        return -float(np.mean(_play(agent, run.read_config(), protocol.episodes).returns))
+        agent, run = _trained(builder, cell, protocol, folder, rate=rate, steps=steps, seed=seed)
+        return -float(np.mean(_play(agent, run.read_config(), protocol, seed=seed).returns))
 
 
 def _trained(
@@ -126,16 +128,23 @@ def _summary(run: RunFolder) -> dict[str, Any]:
     return json.loads(run.summary_file.read_text(encoding="utf-8"))
 
 
-def _play(agent: PlanningAgent, config: RunConfig, episodes: int) -> EvaluationResult:
+def _play(
+    agent: PlanningAgent, config: RunConfig, protocol: ControlProtocol, *, seed: int
+) -> EvaluationResult:
+    """The episodes that a training from this seed is judged by, the same for every family."""
     source = config.source()
-    spaces = Spaces.of_source(source)
     return run_episodes(
-        agent, source, spaces, episodes=episodes, seed=_EVALUATION_SEED, max_steps=10_000
+        agent,
+        source,
+        Spaces.of_source(source),
+        episodes=protocol.episodes,
+        seed=protocol.first_episode + _PLAYED_APART * seed,
+        max_steps=config.evaluation.decisions(config.action_repeat),
     )
 
 
 def _trade(
-    agent: PlanningAgent, config: RunConfig, protocol: ControlProtocol
+    agent: PlanningAgent, config: RunConfig, protocol: ControlProtocol, *, seed: int
 ) -> list[dict[str, Any]]:
     """Return by loops and by the planner's samples; empty for models without loops."""
     if not isinstance(agent.world_model, EveryDepth):
@@ -153,7 +162,7 @@ def _trade(
                 spaces=agent.spaces,
                 rule=FixedDepth(depth),
             )
-            played = _play(other, config, protocol.episodes)
+            played = _play(other, config, protocol, seed=seed)
             rows.append(
                 {
                     "loops": depth,

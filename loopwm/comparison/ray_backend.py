@@ -2,10 +2,10 @@
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from loopwm.comparison.backends import AbstractBackend, lost, one_core
+from loopwm.comparison.backends import AbstractBackend, Results, lost, one_core
 from loopwm.comparison.jobs import Job, perform
 from loopwm.errors import UsageError
 from loopwm.run import enable_compile_cache
@@ -31,12 +31,12 @@ class RayBackend(AbstractBackend):
                 'Backend ray needs Ray; install it with pip install "loopwm[ray]".'
             ) from error
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    def run(self, jobs: Sequence[Job]) -> Results:
         """Does the jobs on the cluster."""
         ray = self.ray
         if not ray.is_initialized():
             # The variables are those of local jobs, so that times can be compared.
-            names = ("XLA_FLAGS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+            names = ("XLA_FLAGS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "JAX_PLATFORMS")
             variables = {name: one_core()[name] for name in names}
             ray.init(address=os.environ.get("RAY_ADDRESS"), runtime_env={"env_vars": variables})
         task = ray.remote(num_cpus=1, max_calls=1, max_retries=0)(_perform_in_task)

@@ -170,12 +170,23 @@ class Request:
 
     def missing(self, place: Place, status: Status, why: str) -> list[Record]:
         """Records of the cells of a place without any; diverged ones know their size."""
-        protocol = self.suite.protocol
-        size: dict[str, Any] = {}
+        cells, known = self.cells(place), {}
         if status is Status.DIVERGED:
-            builder = builder_of(self.cell(place, 0), protocol, 0)
-            size = {"params": parameters_of(builder, sizes_of(place[0], protocol))}
-        return [Record(cell, status, "", sentence=why, measures=size) for cell in self.cells(place)]
+            models = {cell.blocks: dataclasses.replace(cell, seed=0) for cell in cells}
+            known = {blocks: self._size(cell) for blocks, cell in models.items()}
+        return [
+            Record(cell, status, "", sentence=why, measures=known.get(cell.blocks, {}))
+            for cell in cells
+        ]
+
+    def _size(self, cell: Cell) -> dict[str, Any]:
+        """The number of parameters of a cell's model in the first shape; none that is not built."""
+        protocol = self.suite.protocol
+        try:
+            builder = builder_of(cell, protocol, 0)
+        except UsageError:
+            return {}
+        return {"params": parameters_of(builder, sizes_of(cell.task, protocol))}
 
 
 def _shape(cell: Cell, choice: int) -> WorldModelBuilder:

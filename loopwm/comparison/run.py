@@ -1,5 +1,6 @@
 """Runs a comparison: searches, cells, statistics, report."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -11,7 +12,7 @@ from loopwm.comparison.jobs import Choice, Job
 from loopwm.comparison.request import Place, Request
 from loopwm.comparison.searches import run_searches
 from loopwm.errors import RunFailure, UsageError
-from loopwm.evaluation.compare.cells import Cell, Record, Status
+from loopwm.evaluation.compare.cells import Cell, Record, Status, plain
 from loopwm.evaluation.compare.store import Folder, Say
 
 
@@ -56,19 +57,21 @@ def run_cells(
     # First seeds first: the others of a place then find its programs compiled.
     jobs.sort(key=lambda job: job.cell.seed)
     say(f"{len(records)} cells are there already or have no model; {len(jobs)} are to be run.")
-    for number, (job, result) in enumerate(backend.run(jobs), start=1):
-        cell = job.cell
-        assert job.choice is not None
-        record = Record(
-            cell,
-            Status(result["status"]),
-            marks[cell],
-            sentence=result["sentence"],
-            measures={**dataclasses.asdict(job.choice), **result["measures"]},
-        )
-        folder.keep(record)
-        records[cell] = record
-        say(f"{number}/{len(jobs)} {cell.name}: {_brief(record)}")
+    # Closed here, whatever goes wrong: else the jobs that wait would still be done at the end.
+    with contextlib.closing(backend.run(jobs)) as results:
+        for number, (job, result) in enumerate(results, start=1):
+            cell = job.cell
+            assert job.choice is not None
+            record = Record(
+                cell,
+                Status(result["status"]),
+                marks[cell],
+                sentence=result["sentence"],
+                measures=plain({**dataclasses.asdict(job.choice), **result["measures"]}),
+            )
+            folder.keep(record)
+            records[cell] = record
+            say(f"{number}/{len(jobs)} {cell.name}: {_brief(record)}")
     wanted = [cell for place in request.places() for cell in request.cells(place)]
     return [records[cell] for cell in wanted]
 
@@ -125,7 +128,8 @@ def compare(
         The contents of summary.json.
 
     Raises:
-        UsageError: something in the request cannot be carried out.
+        UsageError: something in the request cannot be carried out, or another comparison runs in
+            the folder.
         RunFailure: interrupted; finished cells are kept.
     """
     from loopwm.evaluation.compare.report import write_comparison
@@ -140,9 +144,10 @@ def compare(
     unavailable = request.unavailable()
     folder.open(request.settings())
     try:
-        chosen = LocalBackend(jobs) if backend is None else backend
-        records = run_cells(request, unavailable, folder, chosen, say)
-        return write_comparison(folder.path, request.suite, records)
+        with folder.alone():
+            chosen = LocalBackend(jobs) if backend is None else backend
+            records = run_cells(request, unavailable, folder, chosen, say)
+            return write_comparison(folder.path, request.suite, records)
     except KeyboardInterrupt:
         raise RunFailure(
             f"Stopped; finished cells are kept in {folder.path}: give the same command again."

@@ -1,12 +1,13 @@
 """The searches of a comparison: which trials are missing, and what all of them choose."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
 from loopwm.comparison.backends import AbstractBackend
 from loopwm.comparison.jobs import Choice, Job, best
 from loopwm.comparison.request import Place, Request
-from loopwm.evaluation.compare.cells import KEPT
+from loopwm.evaluation.compare.cells import KEPT, plain
 from loopwm.evaluation.compare.store import Folder, Say, write_checked
 
 
@@ -62,21 +63,30 @@ def _make(
         if missing:
             jobs.append(Job(cell, request.suite.protocol, folder.data, trials=missing))
             at[cell] = place
-    for number, (job, result) in enumerate(backend.run(jobs), start=1):
-        place, trials = at[job.cell], result["trials"]
-        scored = any(trial["score"] is not None for trial in trials)
-        marks = request.trials(place)
-        keep = dict(known[place])
-        for trial in trials:
-            mark = marks[Choice(trial["shape"], trial["rate"])]
-            known[place][mark] = trial | {"fingerprint": mark}
-            # Where all failed, something else may be wrong: the next comparison tries them again.
-            if scored or trial["status"] in KEPT:
-                keep[mark] = known[place][mark]
-        folder.keep_trials(job.cell, list(keep.values()))
-        chosen = _summed(request, place, known[place])["choice"]
-        say(f"search {number}/{len(jobs)} {job.cell.name}: {chosen or 'nothing'}")
+    with contextlib.closing(backend.run(jobs)) as results:
+        for number, (job, result) in enumerate(results, start=1):
+            place = at[job.cell]
+            folder.keep_trials(
+                job.cell, _add(request, place, plain(result["trials"]), known[place])
+            )
+            chosen = _summed(request, place, known[place])["choice"]
+            say(f"search {number}/{len(jobs)} {job.cell.name}: {chosen or 'nothing'}")
     return known
+
+
+def _add(
+    request: Request, place: Place, trials: list[dict[str, Any]], known: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Adds trials to those that are known of a place; gives those to be kept."""
+    scored = any(trial["score"] is not None for trial in trials)
+    marks, keep = request.trials(place), dict(known)
+    for trial in trials:
+        mark = marks[Choice(trial["shape"], trial["rate"])]
+        known[mark] = trial | {"fingerprint": mark}
+        # Where all failed, something else may be wrong: the next comparison tries them again.
+        if scored or trial["status"] in KEPT:
+            keep[mark] = known[mark]
+    return list(keep.values())
 
 
 def _summed(

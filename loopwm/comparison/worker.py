@@ -13,10 +13,15 @@ from loopwm.run import enable_compile_cache
 
 
 def main(folder: str) -> None:
-    """Reads `job` in the folder, does it, and leaves `result.json` there."""
+    """Reads `job` in the folder, does it, and leaves `result.json` there.
+
+    Modules are found where the process that asks finds them, as by `path.json`.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     enable_compile_cache()
     path = pathlib.Path(folder)
+    known = json.loads((path / "path.json").read_text(encoding="utf-8"))
+    sys.path += [place for place in known if place not in sys.path]
     job = pickle.loads((path / "job").read_bytes())
     found = perform(job)
     (path / "result.json").write_text(json.dumps(plain(found)), encoding="utf-8")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.core.block import AbstractBlock
 from loopwm.core.bounded import BoundedBlock
 from loopwm.core.contractive import ContractiveBlock
@@ -46,7 +47,8 @@ class ConvolutionConfig(GridConfig):
     contractive alone."""
 
     def __post_init__(self):
-        """Refuses numbers outside their ranges."""
+        """Refuses numbers outside their ranges, and a mode that is none."""
+        object.__setattr__(self, "mode", member(Mode, self.mode, "mode"))
         self.check_sizes("hidden", "layers", "window")
         if self.gated and not self.injected:
             raise UsageError(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.core.depth import AbstractDepthRule
 from loopwm.core.gate import HaltingGate
 from loopwm.core.gradient import FULL, LoopGradient
@@ -84,7 +85,7 @@ class CellActions(eqx.Module):
         Raises:
             UsageError: there are fewer actions than cells to point at.
         """
-        count = math.prod(cells)
+        count, kind = math.prod(cells), member(ActionMap, kind, "model.actions")
         self.kind, self.cells, self.linear = kind, cells, None
         if kind is ActionMap.LEARNED:
             self.linear = eqx.nn.Linear(action, count * channels, key=key)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from loopwm.choices import member
 from loopwm.core.update import AbstractUpdate
 from loopwm.errors import UsageError
 from loopwm.stability import Mode, norms
@@ -31,10 +32,14 @@ class GradientKind(enum.StrEnum):
     """None: the final state is taken for the fixed point, which is differentiated as such."""
 
 
+def _kind(given: GradientKind) -> GradientKind:
+    return member(GradientKind, given, "gradient.kind")
+
+
 class LoopGradient(eqx.Module):
     """How the loop is differentiated in reverse mode; the forward values are the same."""
 
-    kind: GradientKind = eqx.field(static=True, default=GradientKind.FULL)
+    kind: GradientKind = eqx.field(static=True, default=GradientKind.FULL, converter=_kind)
     """full, truncated or implicit."""
     checkpoint: bool = eqx.field(static=True, default=False)
     """Keep the state of each loop alone and compute the loop anew backwards. Not for implicit."""

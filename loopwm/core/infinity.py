@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from loopwm.choices import member
 from loopwm.core.block import AbstractBlock, named_bounds
 from loopwm.core.cells import each_cell
 from loopwm.core.grid import GridConfig
@@ -63,7 +64,8 @@ class InfinityConfig(GridConfig):
     """Heads of the attention; `channels` has to be a multiple of it."""
 
     def __post_init__(self):
-        """Refuses numbers outside their ranges."""
+        """Refuses numbers outside their ranges, and a meeting that is none."""
+        object.__setattr__(self, "meeting", member(Meeting, self.meeting, "meeting"))
         self.check_sizes("heads")
         if self.mixes < 0:
             raise UsageError(f"mixes is {self.mixes}; give 0 or more.")

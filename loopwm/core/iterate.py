@@ -148,8 +148,8 @@ def _scan_fixed(
     if checkpoint:
         body = jax.checkpoint(body, prevent_cse=False)
     (h, previous), _ = jax.lax.scan(body, (state.h, state.previous), None, depth)
-    # No rule looks back at h_{T−2} here, so it is not carried.
-    unknown = jnp.full_like(h, jnp.nan)
+    # No rule looks back at h_{T−2} here, so it is not carried. (A NaN would stop debug_nans.)
+    unknown = jnp.full_like(h, jnp.inf)
     loops = state.loops + jnp.asarray(depth, jnp.int32)
     return LoopState(h, previous, unknown, loops, state.streak, jnp.ones((), bool))
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.core.block import AbstractBlock
 from loopwm.core.bounded import BoundedBlock
 from loopwm.core.contractive import LAYERS, ContractiveBlock, LayerKind
@@ -46,7 +47,9 @@ class CoreConfig:
     """Learn a gate that says after each loop whether to stop; halting rule `gate` needs it."""
 
     def __post_init__(self):
-        """Refuses numbers outside their ranges."""
+        """Refuses numbers outside their ranges, and names that are none."""
+        object.__setattr__(self, "mode", member(Mode, self.mode, "model.core.mode"))
+        object.__setattr__(self, "layer", member(LayerKind, self.layer, "model.core.layer"))
         if self.width < 1 or self.layers < 1:
             raise UsageError(
                 f"model.core.width is {self.width} and layers {self.layers}; both need to be at "

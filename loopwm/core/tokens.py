@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from loopwm.choices import member
 from loopwm.core.block import AbstractBlock, named_bounds
 from loopwm.core.contractive import ContractiveBlock
 from loopwm.core.grid import GridConfig
@@ -64,7 +65,8 @@ class TokenConfig(GridConfig):
     """Largest retention ā, in (retention_min, 1)."""
 
     def __post_init__(self):
-        """Refuses numbers outside their ranges."""
+        """Refuses numbers outside their ranges, and a preset that is none."""
+        object.__setattr__(self, "preset", member(Preset, self.preset, "preset"))
         self.check_sizes("heads", "layers")
         if self.dimensions != 1 or self.periodic:
             raise UsageError(

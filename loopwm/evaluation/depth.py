@@ -126,49 +126,6 @@ def fit_saturation(
     return Saturation(floor, gain, rate, float(np.sqrt(np.mean(best.fun**2))))
 
 
-def recurrence_exponent(
-    loops: Real[np.ndarray, " looped"],
-    looped_errors: Float[np.ndarray, " looped"],
-    blocks: Real[np.ndarray, " stacks"],
-    stack_errors: Float[np.ndarray, " stacks"],
-) -> float:
-    r"""φ, where r loops of one block are worth $r^\varphi$ unique blocks.
-
-    Each looped error is looked up among the errors of unshared stacks, log-linear in between,
-    and $\log n(r) = \varphi \log r$ is fitted by least squares. Errors outside the range of the
-    stacks say nothing about n and are left out.
-
-    Args:
-        loops: r, shape (looped,), at least 1.
-        looped_errors: errors of looped models of r loops, shape (looped,), positive.
-        blocks: n, shape (stacks,), increasing.
-        stack_errors: errors of stacks of n different blocks, shape (stacks,), falling, positive.
-
-    Returns:
-        φ: 1 where loops are as good as blocks, 0 where they add nothing; NaN where no looped
-        error with r > 1 lies in the range of the stacks.
-
-    Raises:
-        UsageError: the stacks' errors do not fall with their size.
-
-    Source: the recurrence exponent of looped language models (arXiv 2604.21106).
-    """
-    if np.any(np.diff(blocks) <= 0) or np.any(np.diff(stack_errors) >= 0):
-        raise UsageError(
-            "The stacks' errors do not fall as blocks are added, so no number of blocks belongs to "
-            "an error; give stacks of increasing size whose errors fall."
-        )
-    known = np.log(np.asarray(stack_errors, float))[::-1]
-    equal = np.interp(
-        np.log(looped_errors), known, np.log(np.asarray(blocks, float))[::-1], np.nan, np.nan
-    )
-    r = np.log(np.asarray(loops, float))
-    used = np.isfinite(equal) & (r > 0)
-    if not np.any(used):
-        return float("nan")
-    return float(np.sum(r[used] * equal[used]) / np.sum(r[used] ** 2))
-
-
 def spearman(a: Real[np.ndarray, " samples"], b: Real[np.ndarray, " samples"]) -> float:
     """Spearman's rank correlation, ties given their mean rank; NaN where either is constant."""
     from scipy.stats import rankdata

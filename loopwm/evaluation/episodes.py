@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from loopwm.envs import EnvSource, Spaces, Transitions, VectorStepper, make_vector
-from loopwm.errors import NotFinite
+from loopwm.errors import NotFinite, UsageError
 from loopwm.planning import CandidateReturns
 from loopwm.training import Actor, Candidates, Episode, EvaluationResult, EvaluationStopped
 
@@ -40,10 +40,16 @@ def run_episodes(
         returns of the planner's candidates, and the beginning of the first episode.
 
     Raises:
+        UsageError: there is nothing to play, or the seed is negative.
         EvaluationStopped: it gave up.
         NotFinite: a decision became NaN.
         RunFailure: the environment failed.
     """
+    if min(episodes, max_steps) < 1 or seed < 0:
+        raise UsageError(
+            f"{episodes} episodes of {max_steps} steps at most from seed {seed} cannot be played; "
+            "give at least 1 of both, and a seed of 0 or more."
+        )
     stepper = VectorStepper(make_vector(source, episodes), spaces)
     try:
         stepper.reset(seed=seed)
@@ -61,9 +67,11 @@ def run_episodes(
             milliseconds.append(1e3 * (time.perf_counter() - began) / episodes)
             if not np.all(np.asarray(state.stats.finite)):
                 raise NotFinite("A decision became NaN in evaluation; load an earlier checkpoint.")
-            loops.append(float(np.mean(np.asarray(state.stats.loops))))
-            bounds.append(float(np.max(np.asarray(state.stats.bound))))
-            weighed.add(state.stats.returns, ~ended)
+            # Environments whose episode is over go on, but are not evaluated any more.
+            running = ~ended
+            loops.extend(np.asarray(state.stats.loops, np.float64)[running])
+            bounds.append(float(np.max(np.asarray(state.stats.bound)[running])))
+            weighed.add(state.stats.returns, running)
             before = stepper.observation[0]
             step = stepper.step(action)
             if not ended[0]:

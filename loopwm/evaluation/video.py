@@ -32,31 +32,47 @@ def record_episode(
         RunFailure: the environment failed, or rendered something else.
     """
     env = _make_rendered(source)
-    recorder = env
+    path = folder / f"seed{seed}-episode-0.mp4"
     # Gymnasium warns of folders that exist, and of the empty video that an error leaves.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            recorder = gym.wrappers.RecordVideo(
-                Framed(env, env_name(source)),
-                str(folder),
-                episode_trigger=lambda _: True,
-                name_prefix=f"seed{seed}",
-            )
-            _play(actor, recorder, seed, max_steps)
+            _record(actor, Framed(env, env_name(source)), path, seed, max_steps)
         except gym.error.DependencyNotInstalled as error:
             raise UsageError(
                 f"Videos need a package that is not installed ({as_clause(error)}); install "
                 '"loopwm[video]" with pip.'
             ) from error
         except OSError as error:
+            if error.errno is None:  # of the program that encodes
+                raise _not_encoded(source, as_clause(error)) from error
             raise UsageError(
                 f"{folder} cannot be written ({error.strerror}); give another --video."
             ) from error
-        finally:
-            recorder.close()
-    return sorted(folder.glob(f"seed{seed}*.mp4"))[-1]
+    if not path.exists():
+        raise _not_encoded(source, "nothing was written")
+    return path
+
+
+def _not_encoded(source: EnvSource, why: str) -> RunFailure:
+    return RunFailure(
+        f"What {env_name(source)} renders could not be made a video ({why}); correct the "
+        "environment, or leave --video out."
+    )
+
+
+def _record(actor: Actor, env: gym.Env, path: pathlib.Path, seed: int, max_steps: int) -> None:
+    """Plays an episode; closing the recorder is what writes it."""
+    recorder = env
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of an earlier episode: it is not taken for this one
+        recorder = gym.wrappers.RecordVideo(
+            env, str(path.parent), episode_trigger=lambda _: True, name_prefix=f"seed{seed}"
+        )
+        _play(actor, recorder, seed, max_steps)
+    finally:
+        recorder.close()
 
 
 class Framed(gym.Wrapper):

@@ -30,7 +30,6 @@ from loopwm.models.observations import View as View
 from loopwm.models.policy import AbstractPolicy as AbstractPolicy
 from loopwm.models.policy import CategoricalPolicy as CategoricalPolicy
 from loopwm.models.policy import GaussianPolicy as GaussianPolicy
-from loopwm.models.policy import Parted as Parted
 from loopwm.models.registry import WORLD_MODELS as WORLD_MODELS
 from loopwm.models.size import Scalable as Scalable
 from loopwm.models.size import at_size as at_size

@@ -1,7 +1,6 @@
 """Arithmetic of one-hot groups, one behind the other: what categorical actions are made of."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -99,8 +98,3 @@ def uniform_actions(
     categories = np.asarray(layout.groups, np.int32)
     drawn = jax.random.randint(key, (count, len(categories)), 0, categories[None])
     return one_hot(drawn[:, 0] if len(categories) == 1 else drawn, layout.groups)
-
-
-def largest_entropy(groups: Groups) -> float:
-    """Entropy of uniform, independent groups, in nats."""
-    return sum(math.log(count) for count in groups)

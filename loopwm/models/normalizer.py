@@ -5,6 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
+from loopwm.errors import RunFailure
+
+LARGEST = 1e18
+"""Entries beyond it in size are refused: the square of 2e19 is more than float32 can hold."""
+
 
 class Normalizer(eqx.Module):
     """Running mean and variance per entry, as Chan, Golub and LeVeque merge them."""
@@ -45,10 +50,20 @@ class Normalizer(eqx.Module):
 
         Returns:
             The normaliser that has seen the batch too.
+
+        Raises:
+            RunFailure: an entry that follows what is seen is larger than `LARGEST`, or NaN.
         """
         size = batch.shape[0]
         if size == 0:
             return self
+        unfit = ~(np.abs(batch) <= LARGEST) & (True if running is None else running)
+        if unfit.any():
+            raise RunFailure(
+                f"An observation holds {batch[unfit][0]:g} at entry {np.nonzero(unfit)[1][0]}, but "
+                f"entries beyond ±{LARGEST:g} cannot be normalised in float32; use "
+                "gymnasium.wrappers.TransformObservation to scale or to clip them."
+            )
         mean, variance = batch.mean(0, dtype=np.float64), batch.var(0, dtype=np.float64)
         count = float(self.count)
         total = count + size

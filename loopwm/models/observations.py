@@ -4,6 +4,7 @@ import enum
 
 from jaxtyping import PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.models.world_model import Sizes
 from loopwm.nn import MLP, ImageDecoder, ImageEncoder
@@ -53,6 +54,7 @@ def build_decoder(
 
 def _image_shape(sizes: Sizes, view: View) -> tuple[int, int, int] | None:
     """Height, width and channels where the observation is to be taken for an image."""
+    view = member(View, view, "model.view")
     if view is View.VECTOR or (view is View.AUTO and not sizes.image):
         return None
     if sizes.shape is None or len(sizes.shape) != 3:

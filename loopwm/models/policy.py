@@ -1,7 +1,6 @@
 """Policy priors: what proposes actions to the planner and acts by itself."""
 
 import abc
-from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -12,16 +11,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from loopwm.models import categories
 from loopwm.models.value import ValueConfig
 from loopwm.nn import MLP
-
-
-@runtime_checkable
-class Parted(Protocol):
-    """A policy that draws independent parts, so that its entropy is a sum over them."""
-
-    @property
-    def parts(self) -> int:
-        """How many."""
-        ...
 
 
 class AbstractPolicy(eqx.Module):
@@ -35,8 +24,11 @@ class AbstractPolicy(eqx.Module):
         """One action u of shape (action,) at z of shape (latent,)."""
 
     @abc.abstractmethod
-    def target_entropy(self) -> float:
-        """Mean entropy that learning holds the policy at, in nats."""
+    def target_entropy(self) -> float | Float[np.ndarray, " parts"]:
+        """Mean entropy that learning holds the policy at, in nats.
+
+        A number for each part where it draws independent ones, whose entropies add up.
+        """
 
     @abc.abstractmethod
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
@@ -89,11 +81,6 @@ class CategoricalPolicy(AbstractPolicy):
         """Size of u: all categories."""
         return sum(self.groups)
 
-    @property
-    def parts(self) -> int:
-        """The groups."""
-        return len(self.groups)
-
     def _logits(self, z: Array) -> Array:
         return self.network(z[: self.reads])
 
@@ -105,9 +92,9 @@ class CategoricalPolicy(AbstractPolicy):
         """A sample of one-hot groups, shape (action,)."""
         return categories.draw(self._logits(z), self.groups, key=key)
 
-    def target_entropy(self) -> float:
-        """The given share of the uniform distribution's."""
-        return self.share * categories.largest_entropy(self.groups)
+    def target_entropy(self) -> Float[np.ndarray, " groups"]:
+        """The given share of each group's uniform distribution's."""
+        return self.share * np.log(self.groups)
 
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
         """The most likely category of each group, shape (action,)."""
@@ -195,11 +182,6 @@ class GaussianPolicy(AbstractPolicy):
         self.log_scale_min = -4.0
         self.log_scale_max = 0.5
 
-    @property
-    def parts(self) -> int:
-        """The entries of u."""
-        return self.action_size
-
     def _parameters(self, z: Array) -> tuple[Array, Array]:
         mean, raw = jnp.split(self.network(z[: self.reads]), 2)
         low, high = self.log_scale_min, self.log_scale_max
@@ -211,9 +193,9 @@ class GaussianPolicy(AbstractPolicy):
         mean, log_scale = self._parameters(z)
         return jnp.tanh(mean + jnp.exp(log_scale) * jax.random.normal(key, mean.shape))
 
-    def target_entropy(self) -> float:
+    def target_entropy(self) -> Float[np.ndarray, " action"]:
         """−1 an action entry, as in SAC (Haarnoja et al. 2018, arXiv 1812.05905)."""
-        return -float(self.action_size)
+        return np.full(self.action_size, -1.0)
 
     def mode(self, z: Float[Array, " latent"]) -> Float[Array, " action"]:
         """tanh of the mean, shape (action,)."""

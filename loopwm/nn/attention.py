@@ -11,14 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.nn import mixing
 from loopwm.nn.infinity import AbstractInfinityLayer
-from loopwm.nn.parametrization import AbstractParametrization, array_of, numbers_of
+from loopwm.nn.lipschitz import dot_rounding
+from loopwm.nn.parametrization import (
+    AbstractParametrization,
+    array_of,
+    in_every_program,
+    numbers_of,
+)
 from loopwm.nn.self_attention import SelfAttention as SelfAttention
 from loopwm.nn.self_attention import SelfInput as SelfInput
 from loopwm.nn.self_attention import SelfProjections as SelfProjections
-from loopwm.nn.sll import dot_rounding
 from loopwm.stability import Norm, UpperBound, chain, exact_norm
 
 
@@ -216,7 +222,8 @@ class CrossAttention(mixing.AbstractAttention):
             chain(gain, mixing.stacked_norm(output / d), mixing.stacked_norm(d * query))
             for d in mixing.balances(output, inner)
         ]
-        return min(bounds, key=float)
+        # Up to three factors of all entries: one of W_Q, two of W_O.
+        return in_every_program(min(bounds, key=float), self.projections, 6e-6)
 
     def _gain(self, size: int) -> float:
         """β R_k R_v; computed keys and values may leave their balls by a rounding."""
@@ -286,6 +293,9 @@ class RowStochasticAttention(mixing.AbstractAttention, AbstractInfinityLayer):
 
         Returns:
             Shape (heads, tokens, tokens).
+
+        Raises:
+            UsageError: the input's type is too coarse for so many tokens.
         """
         tokens = e.reshape(-1, e.shape[-1])
         queries = jnp.einsum("adi,ni->and", self.query, tokens)
@@ -293,6 +303,10 @@ class RowStochasticAttention(mixing.AbstractAttention, AbstractInfinityLayer):
         logits = mixing.temperature(self.query.shape[1]) * jnp.einsum("and,amd->anm", queries, keys)
         # Less than 1 by the rounding of the softmax, so that no row sums to more.
         margin = 2.0 * dot_rounding(len(tokens) + 8, e.dtype)
+        if margin >= 1.0:
+            raise UsageError(
+                f"{len(tokens)} tokens are too many to be averaged in {e.dtype}; use float32."
+            )
         return mixing.softmax(logits, mixing.offset(mask, bias)) * (1.0 - margin)
 
     def __call__(
@@ -345,6 +359,7 @@ class RowStochasticAttention(mixing.AbstractAttention, AbstractInfinityLayer):
         Raises:
             UsageError: there is no bound in that norm.
         """
+        norm = member(Norm, norm, "norm")
         if norm is Norm.INFINITY:
             return UpperBound(1.0, norm)
         if norm is Norm.TOKENS:

@@ -6,18 +6,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
-from loopwm.nn.lipschitz import AbstractInjected, AbstractLipschitz
-from loopwm.nn.parametrization import AbstractParametrization, array_of
+from loopwm.nn.lipschitz import AbstractInjected, AbstractLipschitz, dot_rounding
+from loopwm.nn.parametrization import (
+    AbstractParametrization,
+    array_of,
+    in_every_program,
+    numbers_of,
+)
 from loopwm.nn.residual import AbstractResidual
-from loopwm.stability import chain, exact_norm, residual
-from loopwm.stability.bounds import UpperBound
+from loopwm.stability import UpperBound, chain, exact_norm, residual
 from loopwm.stability.convolution import (
     Grid,
     Padding,
     convolution_gram_bound,
     convolution_norm,
 )
+
+
+def _padding(given: Padding) -> Padding:
+    return member(Padding, given, "padding")
 
 
 class ConvolutionCap(AbstractParametrization):
@@ -34,7 +43,7 @@ class ConvolutionCap(AbstractParametrization):
     """c: the largest operator norm allowed."""
     grid: Grid | None = eqx.field(static=True, default=None)
     """The only grid on which the cap has to hold; None for every grid, at some 1 % of the norm."""
-    padding: Padding = eqx.field(static=True, default=Padding.ZEROS)
+    padding: Padding = eqx.field(static=True, default=Padding.ZEROS, converter=_padding)
     """What is read beyond the edge; of no consequence without a grid."""
     iterations: int = eqx.field(static=True, default=6)
     """Gram steps."""
@@ -55,7 +64,7 @@ class CappedConvolution(AbstractLipschitz):
     r"""W, shape (outputs, inputs, \*window)."""
     bias: Float[Array, " outputs"]
     """b, shape (outputs,)."""
-    padding: Padding = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True, converter=_padding)
     """What is read beyond the edge of the grid."""
     grid: Grid | None = eqx.field(static=True)
     """The only grid it is certified for and accepts, or None for every grid."""
@@ -103,7 +112,7 @@ class CappedConvolution(AbstractLipschitz):
 
     def lipschitz(self) -> UpperBound:
         """The operator norm on the layer's grid, or on every grid."""
-        return convolution_norm(np.asarray(array_of(self.weight)), self.grid, self.padding)
+        return _norm_of(self.weight, self.grid, self.padding)
 
 
 class ConvConvexPotential(AbstractInjected):
@@ -129,7 +138,7 @@ class ConvConvexPotential(AbstractInjected):
     r"""U, shape (hidden, inputs, \*window)."""
     bias: Float[Array, " hidden"]
     """b, shape (hidden,)."""
-    padding: Padding = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True, converter=_padding)
     """What is read beyond the edge of the grid."""
     grid: Grid | None = eqx.field(static=True)
     """The only grid it is certified for and accepts, or None for every grid."""
@@ -215,10 +224,8 @@ class ConvConvexPotential(AbstractInjected):
         hidden, channels, *window = s.shape
         taps = int(np.prod(window))
         count_in, count_out = taps * channels, taps * hidden
-        gamma_in = (count_in + 2) * unit / (1 - (count_in + 2) * unit)
-        gamma_out = (count_out + 2) * unit / (1 - (count_out + 2) * unit)
-        # What the norms below lose to their own rounding.
-        slack = 1.0 + (y.size + injected.size + s.size + 16) * unit
+        gamma_in, gamma_out = (dot_rounding(n + 2, y.dtype) for n in (count_in, count_out))
+        slack = 1.0 + (y.size + injected.size + s.size + 16) * unit  # of the norms' own rounding
         size_s = slack * _norm(jnp.sum(jnp.abs(s), axis=tuple(range(2, s.ndim))))
         size_y = slack * _norm(y)
         size_in = size_s * size_y + slack * _norm(injected)
@@ -230,7 +237,7 @@ class ConvConvexPotential(AbstractInjected):
 
     def lipschitz(self) -> UpperBound:
         """max(1, ‖S *‖₂² − 1) on the layer's grid, or on every grid."""
-        norm = convolution_norm(np.asarray(array_of(self.weight)), self.grid, self.padding)
+        norm = _norm_of(self.weight, self.grid, self.padding)
         return UpperBound(max(1.0, float(norm) ** 2 * (1.0 + 1e-15) - 1.0))
 
 
@@ -249,7 +256,7 @@ class ConvResidualLayer(AbstractResidual):
     r"""U, shape (hidden, inputs, \*window)."""
     bias: Float[Array, " hidden"]
     """b, shape (hidden,)."""
-    padding: Padding = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True, converter=_padding)
     """What is read beyond the edge of the grid."""
 
     def __init__(
@@ -297,8 +304,15 @@ class ConvResidualLayer(AbstractResidual):
 
     def lipschitz(self) -> UpperBound:
         """1 + ‖V‖₂‖W *‖₂, on every grid."""
-        norm = convolution_norm(np.asarray(self.weight), None, self.padding)
+        norm = _norm_of(self.weight, None, self.padding)
         return residual(chain(norm, exact_norm(np.asarray(self.readout))))
+
+
+def _norm_of(
+    weight: Array | AbstractParametrization, grid: Grid | None, padding: Padding
+) -> UpperBound:
+    """The operator norm, from float64."""
+    return in_every_program(convolution_norm(numbers_of(weight), grid, padding), weight)
 
 
 def _convolve(

@@ -12,8 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from loopwm.errors import UsageError
-from loopwm.nn.lipschitz import SoftNorm
-from loopwm.nn.sll import dot_rounding
+from loopwm.nn.lipschitz import SoftNorm, dot_rounding
 from loopwm.stability import UpperBound, exact_norm, gram_bound
 
 STEEPEST = 1e4

@@ -57,9 +57,9 @@ def _value(weight: Array | AbstractParametrization) -> Array:
 def numbers_of(weight: Array | AbstractParametrization) -> np.ndarray:
     """The numbers of a weight as the loop uses them, for bounds outside JAX.
 
-    Another program may compute a constrained weight with other rounding; see `spectral_norm_of`.
+    Another program may compute a constrained weight with other rounding; see `in_every_program`.
     """
-    return np.asarray(_value(weight))
+    return np.asarray(_value(weight) if isinstance(weight, AbstractParametrization) else weight)
 
 
 def spectral_norm_of(weight: Array | AbstractParametrization) -> UpperBound:
@@ -68,8 +68,20 @@ def spectral_norm_of(weight: Array | AbstractParametrization) -> UpperBound:
     For a constrained weight it covers every way in which float32 may round the constraint, which
     is one factor of the whole matrix.
     """
-    bound = exact_norm(numbers_of(weight))
-    return scaled(bound, 1.0 + 2e-6) if isinstance(weight, AbstractParametrization) else bound
+    return in_every_program(exact_norm(numbers_of(weight)), weight)
+
+
+def in_every_program(
+    bound: UpperBound, weight: Array | AbstractParametrization, slack: float = 2e-6
+) -> UpperBound:
+    """A bound from the numbers of a weight, for every program that computes it again.
+
+    Args:
+        bound: from `numbers_of`.
+        weight: the weight; what is no constraint is the same number everywhere.
+        slack: how far the bound may move, relatively; 2e-6 for one float32 factor of all entries.
+    """
+    return scaled(bound, 1.0 + slack) if isinstance(weight, AbstractParametrization) else bound
 
 
 def resolve(tree: Tree) -> Tree:

@@ -7,9 +7,15 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.errors import UsageError
-from loopwm.nn.lipschitz import AbstractInjected
-from loopwm.nn.parametrization import AbstractParametrization, SpectralCap, array_of, numbers_of
-from loopwm.nn.sll import branch_rounding, dot_rounding, relu_branch
+from loopwm.nn.lipschitz import AbstractInjected, dot_rounding
+from loopwm.nn.parametrization import (
+    AbstractParametrization,
+    SpectralCap,
+    array_of,
+    in_every_program,
+    numbers_of,
+)
+from loopwm.nn.sll import branch_rounding, relu_branch
 from loopwm.stability import UpperBound, exact_norm
 
 # Free matrices are capped here, so that the transform stays well conditioned whatever they are:
@@ -147,7 +153,14 @@ class Sandwich(AbstractInjected):
             return UpperBound(0.0)
         balance = np.sqrt(sizes[1] / sizes[0])
         norms = [exact_norm(np.hstack([c * outward, inward / c])) for c in (1.0, balance)]
-        return UpperBound(0.5 * (1.0 + 1e-15) * min(float(n) for n in norms) ** 2)
+        bound = UpperBound(0.5 * (1.0 + 1e-15) * min(float(n) for n in norms) ** 2)
+        if not isinstance(self.weight, CayleyRows):
+            return bound
+        # Another program may round the solution elsewhere: by its condition, 25 at most, times the
+        # rounding of its columns, some growth, and both programs. All stay units below the cap.
+        slack = 400.0 * dot_rounding(2 * outward.shape[1], np.float32)
+        most = max(float(bound), 0.5 * self.weight.cap**2 * (1.0 - 2.0**-52))
+        return UpperBound(min(float(in_every_program(bound, self.weight, slack)), most))
 
     def _matrices(self) -> tuple[Float[Array, "hidden width"], Float[Array, "hidden width"]]:
         """P and Q, each of shape (hidden, width)."""

@@ -7,8 +7,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from loopwm.nn import mixing
-from loopwm.nn.parametrization import AbstractParametrization, array_of, numbers_of
-from loopwm.nn.sll import dot_rounding
+from loopwm.nn.lipschitz import dot_rounding
+from loopwm.nn.parametrization import (
+    AbstractParametrization,
+    array_of,
+    in_every_program,
+    numbers_of,
+)
 from loopwm.stability import Norm, UpperBound, exact_norm, gram_bound
 
 
@@ -223,7 +228,9 @@ class SelfAttention(mixing.AbstractAttention):
             for d in mixing.balances(output, each)
         ]
         # A step of float64 rounding for each operation is far below the margin.
-        return UpperBound(float(min(bounds)) * (1.0 + 1e-14 * len(each)), Norm.TOKENS)
+        bound = UpperBound(float(min(bounds)) * (1.0 + 1e-14 * len(each)), Norm.TOKENS)
+        # Up to three factors of all entries: one of the first three projections, two of W_O.
+        return in_every_program(bound, self.projections, 6e-6)
 
     def _gain(self, size: int) -> float:
         """β R_v R_k."""

@@ -4,10 +4,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from loopwm.nn.lipschitz import AbstractInjected
+from loopwm.nn.lipschitz import AbstractInjected, dot_rounding
 from loopwm.nn.parametrization import AbstractParametrization, array_of, numbers_of
 from loopwm.stability import UpperBound, exact_norm
 
@@ -213,9 +212,3 @@ def branch_rounding(
     size_out = out * (size_in + error_in) * (1.0 + gamma_out)
     # One per cent covers the rounding of this computation itself.
     return 1.01 * (out * error_in + gamma_out * size_out), 1.01 * size_out
-
-
-def dot_rounding(length: int, dtype: DTypeLike) -> float:
-    """γ_n = nu/(1 − nu), the relative rounding of a dot product of n terms in a float type."""
-    spread = 0.5 * length * float(jnp.finfo(dtype).eps)
-    return spread / (1.0 - spread)

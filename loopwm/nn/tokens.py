@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.nn import mixing
 from loopwm.nn.attention import CrossAttention, SelfAttention
@@ -12,6 +13,10 @@ from loopwm.nn.lipschitz import AbstractInjected, SoftNorm
 from loopwm.stability import Norm, UpperBound, norms
 
 _SIZES = {Norm.TWO: norms.two, Norm.TOKENS: norms.tokens}
+
+
+def _norm(given: Norm) -> Norm:
+    return member(Norm, given, "norm")
 
 
 class AttentionLayer(AbstractInjected):
@@ -31,7 +36,7 @@ class AttentionLayer(AbstractInjected):
     """S."""
     logit: Float[Array, ""]
     """l."""
-    norm: Norm = eqx.field(static=True)
+    norm: Norm = eqx.field(static=True, converter=_norm)
     """Norm of the constant and of `rounding`: 2, or 2,inf."""
 
     def inject(self, e: Float[Array, "tokens inputs"]) -> PyTree:
@@ -92,7 +97,7 @@ class TokenWise(AbstractInjected):
 
     layer: AbstractInjected
     """The layer for vectors, its constant in the 2-norm."""
-    norm: Norm = eqx.field(static=True)
+    norm: Norm = eqx.field(static=True, converter=_norm)
     """Norm of the claim and of `rounding`: 2, or 2,inf."""
 
     def inject(self, e: Float[Array, "tokens inputs"]) -> PyTree:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.planning.rollout import Rollouts, Scoring, rollouts
 from loopwm.planning.seam import AbstractPlanningModel
@@ -62,6 +63,8 @@ class CoarseConfig:
         Raises:
             UsageError: a number is out of range, or nothing would ever be scored at full depth.
         """
+        member(Scoring, self.scoring, f"{name}.coarse.scoring")
+        rescoring = member(Rescoring, self.rescoring, f"{name}.coarse.rescoring")
         for key in ("depth", "iterations"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -71,7 +74,7 @@ class CoarseConfig:
                 f"{name}.coarse.rescored is {self.rescored}; give elites ({elites}) up to "
                 f"population ({population})."
             )
-        if self.rescoring is Rescoring.NEVER and self.coarse_iterations(iterations) == iterations:
+        if rescoring is Rescoring.NEVER and self.coarse_iterations(iterations) == iterations:
             raise UsageError(
                 f"{name}.coarse.rescoring is never and all {iterations} iterations are coarse, so "
                 "nothing is scored at full depth; give fewer coarse.iterations."
@@ -131,7 +134,7 @@ class Ranker(eqx.Module):
             Pairs (effort, iterations), the counts positive and adding up to `iterations`.
         """
         coarse = self.coarse.coarse_iterations(iterations)
-        if self.rough(model) is model and self.coarse.scoring is self.scoring:
+        if self.rough(model) is model and self.coarse.scoring == self.scoring:
             coarse = 0
         again = {Rescoring.EVERY: coarse, Rescoring.LAST: min(coarse, 1), Rescoring.NEVER: 0}
         rescored = again[self.coarse.rescoring]

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from loopwm.actions import ActionLayout
 from loopwm.errors import UsageError
+from loopwm.models.ranges import check_positive
 from loopwm.planning.icem import ICEMConfig
 from loopwm.planning.iterative import AbstractBoxSampler, with_returns
 from loopwm.planning.mppi import MPPIConfig
@@ -50,8 +51,7 @@ class GradientConfig(PlannerBuilder):
                 f"{name}.refined is {self.refined}, more than the sampler's elites "
                 f"({self.sampler.elites}); lower it."
             )
-        if not 0.0 < self.rate < float("inf"):
-            raise UsageError(f"{name}.rate is {self.rate}; give a positive, finite number.")
+        check_positive(f"{name}.", self, "rate")
 
     @property
     def discrete(self) -> bool:

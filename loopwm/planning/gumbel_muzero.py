@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
+from loopwm.models.ranges import check_not_negative, check_positive
 from loopwm.planning.planner import (
     AbstractPlanner,
     CandidateReturns,
@@ -49,11 +50,8 @@ class GumbelMuZeroConfig(PlannerBuilder):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UsageError(f"{name}.{key} is {value}; it needs to be at least 1.")
-        if not (0.0 < self.value_scale < math.inf and 0.0 <= self.visits < math.inf):
-            raise UsageError(
-                f"{name}.value_scale and visits are {self.value_scale} and {self.visits}; give "
-                "more than 0 and at least 0."
-            )
+        check_positive(f"{name}.", self, "value_scale")
+        check_not_negative(f"{name}.", self, "visits")
 
     @property
     def discrete(self) -> bool:

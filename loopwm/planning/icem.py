@@ -69,11 +69,11 @@ class ICEMConfig(PlannerBuilder):
                 f"{name}.scale_min and scale are {self.scale_min} and {self.scale}; give "
                 "0 < scale_min <= scale."
             )
-        if self.proposals + self.keep >= self.population:
+        if self.proposals + self.keep + 1 >= self.population:
             raise UsageError(
-                f"{name}.proposals and the kept elites are {self.proposals} + {self.keep} "
-                f"sequences and leave none of the population ({self.population}) to draw; raise "
-                "it."
+                f"{name}.proposals, the kept elites and the mean are {self.proposals} + "
+                f"{self.keep} + 1 sequences and leave none of the population ({self.population}) "
+                "to draw; raise it."
             )
         self.coarse.check(
             name,
@@ -94,7 +94,7 @@ class ICEMConfig(PlannerBuilder):
         Room for the kept elites, the mean and one drawn sequence is always left.
         """
         smallest = min(self.population, max(2 * self.elites, self.keep + 2))
-        decayed = (round(self.population / self.decay**i) for i in range(self.iterations))
+        decayed = (round(self.population * self.decay**-i) for i in range(self.iterations))
         return tuple(max(size, smallest) for size in decayed)
 
     @property

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 @functools.cache
 def _filter(beta: float, steps: int) -> Float[np.ndarray, "steps steps"]:
     """The circulant matrix that colours white noise, shape (steps, steps)."""
-    frequency = np.maximum(np.arange(steps // 2 + 1), 1.0) / steps
+    # In units of the lowest: a common factor is lost in what follows, and might be infinite.
+    frequency = np.maximum(np.arange(steps // 2 + 1), 1.0)
     kernel = np.fft.irfft(frequency ** (-0.5 * beta), n=steps)
     kernel /= np.linalg.norm(kernel)
     place = np.arange(steps)

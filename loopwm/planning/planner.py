@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from loopwm.actions import ActionLayout
 from loopwm.core import RESULTS
 from loopwm.errors import UsageError
+from loopwm.models.ranges import check_positive
 from loopwm.planning.coarse import CoarseConfig
 from loopwm.planning.rollout import Scoring
 from loopwm.planning.seam import AbstractPlanningModel
@@ -138,10 +139,8 @@ def check_sizes(name: str, config: Any) -> None:
         raise UsageError(
             f"{name}.elites is {config.elites}, more than population ({population}); lower it."
         )
-    if not 0.0 < given.get("temperature", 1.0) < float("inf"):
-        raise UsageError(
-            f"{name}.temperature is {config.temperature}; give a positive, finite number."
-        )
+    if "temperature" in given:
+        check_positive(f"{name}.", config, "temperature")
     coarse.check(
         name,
         iterations=given.get("iterations", 1),

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from loopwm.actions import ActionLayout
+from loopwm.choices import member
 from loopwm.errors import UsageError
+from loopwm.models.ranges import check_not_negative
 from loopwm.planning.bonus import Bonus
 from loopwm.planning.categorical_cem import CategoricalCEMConfig
 from loopwm.planning.coarse import CoarseConfig
@@ -51,10 +53,8 @@ class PlanningConfig:
             raise UsageError(
                 f"planning.planner is '{self.planner}'; give one of {', '.join(PLANNERS)}."
             )
-        if not 0.0 <= self.bonus_weight < float("inf"):
-            raise UsageError(
-                f"planning.bonus_weight is {self.bonus_weight}; give a finite number of at least 0."
-            )
+        object.__setattr__(self, "bonus", member(Bonus, self.bonus, "planning.bonus"))
+        check_not_negative("planning.", self, "bonus_weight")
         # All of them are written to a run's config.yaml, so that later defaults do not change it.
         complete = {name: kind() for name, kind in PLANNERS.items()} | dict(self.settings)
         object.__setattr__(self, "settings", complete)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.planning.seam import AbstractPlanningModel, Separable
 
 
@@ -122,7 +123,7 @@ def rollouts(
 
     start = jnp.broadcast_to(z, (count, *z.shape))
     last, (before, actions, after, loops, *outcomes) = jax.lax.scan(body, start, steps)
-    if scoring is Scoring.TERMINAL:
+    if member(Scoring, scoring, "scoring") is Scoring.TERMINAL:
         before, after, acted = before[-1:], after[-1:], actions[-1:]
         outcomes = [outcome[-1:] for outcome in outcomes]
     else:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.stability.bounds import Level
 from loopwm.stability.norms import Norm
@@ -67,6 +68,7 @@ def attack(
     Raises:
         UsageError: there is no pair to search from, or the state has no entry.
     """
+    geometry = member(Norm, geometry, "geometry")
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     size = int(np.prod(shape))
     if starts < 1 or steps < 1 or size < 1 or not scales:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.stability.norms import Norm
 
@@ -36,14 +37,22 @@ class Level(enum.StrEnum):
     """Observed; a lower bound of the true rate, never a guarantee."""
 
 
+def _norm(given: Norm) -> Norm:
+    return member(Norm, given, "norm")
+
+
+def _level(given: Level) -> Level:
+    return member(Level, given, "level")
+
+
 class UpperBound(eqx.Module):
     """A proven upper bound of an operator norm or a Lipschitz constant."""
 
     value: float | Float[Array, ""]
     """The bound; a traced scalar inside training, a float with a margin for rounding elsewhere."""
-    norm: Norm = eqx.field(static=True, default=Norm.TWO)
+    norm: Norm = eqx.field(static=True, default=Norm.TWO, converter=_norm)
     """The norm on both sides."""
-    level: Level = eqx.field(static=True, default=Level.GLOBAL)
+    level: Level = eqx.field(static=True, default=Level.GLOBAL, converter=_level)
     """Where it holds: `global`, `ball` or `linear`."""
 
     def __check_init__(self):
@@ -70,9 +79,9 @@ class Estimate(eqx.Module):
 
     value: float | Float[Array, ""]
     """The value found, a lower bound of the truth."""
-    norm: Norm = eqx.field(static=True, default=Norm.TWO)
+    norm: Norm = eqx.field(static=True, default=Norm.TWO, converter=_norm)
     """The norm on both sides."""
-    level: Level = eqx.field(static=True, default=Level.EMPIRICAL)
+    level: Level = eqx.field(static=True, default=Level.EMPIRICAL, converter=_level)
     """Always `empirical`."""
 
     def __check_init__(self):
@@ -115,7 +124,7 @@ def residual(branch: UpperBound) -> UpperBound:
 def scaled(bound: UpperBound, factor: float) -> UpperBound:
     """Bound of c·f: |c|·L. See `chain` for errors."""
     norm, level = _common((bound,))
-    return UpperBound(_MARGIN * abs(factor) * float(bound), norm, level)
+    return UpperBound(_MARGIN * abs(float(factor)) * float(bound), norm, level)
 
 
 def converted(bound: UpperBound, norm: Norm, condition: float) -> UpperBound:
@@ -133,6 +142,7 @@ def converted(bound: UpperBound, norm: Norm, condition: float) -> UpperBound:
         UsageError: it is an estimate, or κ is below 1.
     """
     _, level = _common((bound,))
+    condition = float(condition)  # NumPy's float32 would round all of the product
     if not condition >= 1.0:
         raise UsageError(f"condition is {condition}; give a number that is at least 1.")
     return UpperBound(_MARGIN * condition * float(bound), norm, level)

@@ -1,8 +1,10 @@
 """Certificates: what is claimed about an update, at which level, in which norm."""
 
 import dataclasses
+import math
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from loopwm.errors import UsageError
 from loopwm.stability.bounds import Level
@@ -49,7 +51,9 @@ class Certificate:
         """Whether the whole update is proven to contract."""
         return self.level is Level.GLOBAL and self.rate < 1.0
 
-    def sufficient_depth(self, tolerance: float, initial_error: float) -> int:
+    def sufficient_depth(
+        self, tolerance: float | Float[Array, ""], initial_error: float | Float[Array, ""]
+    ) -> int:
         """Loops after which the distance to the fixed point is at most `tolerance`.
 
         Closed form: T = ⌈log(tolerance / initial_error) / log ρ⌉, at least 0.
@@ -66,6 +70,7 @@ class Certificate:
                 the initial error is no distance.
         """
         self._check_contracts()
+        tolerance, initial_error = float(tolerance), float(initial_error)
         if not tolerance > 0:
             raise UsageError(f"tolerance is {tolerance}; give a positive distance.")
         if not 0 <= initial_error < float("inf"):
@@ -74,9 +79,14 @@ class Certificate:
             return 0
         if self.rate == 0.0:
             return 1
-        return int(np.ceil(np.log(tolerance / initial_error) / np.log(self.rate)))
+        share = tolerance / initial_error
+        # A quotient may vanish where both logarithms exist.
+        fall = math.log(share) if share > 0 else math.log(tolerance) - math.log(initial_error)
+        return int(np.ceil(fall / math.log(self.rate)))
 
-    def error_bound(self, residual: float, rounding: float = 0.0) -> float:
+    def error_bound(
+        self, residual: float | Float[Array, ""], rounding: float | Float[Array, ""] = 0.0
+    ) -> float:
         r"""A-posteriori bound of the distance to the fixed point, in `norm`.
 
         $$\|h_t - h^*\| \le \frac{\rho \|h_t - h_{t-1}\| + \eta}{1-\rho}.$$
@@ -92,6 +102,7 @@ class Certificate:
             UsageError: the certificate proves no contraction, or an argument is no distance.
         """
         self._check_contracts()
+        residual, rounding = float(residual), float(rounding)  # a float32 one would round the rest
         for name, value in (("residual", residual), ("rounding", rounding)):
             if not 0 <= value < float("inf"):
                 raise UsageError(f"{name} is {value}; give a finite distance.")

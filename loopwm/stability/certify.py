@@ -12,6 +12,7 @@ from loopwm.stability.declaration import (
     CertifiableTransition,
     LayerBound,
     Mode,
+    TransitionDeclaration,
     UpdateDeclaration,
 )
 from loopwm.stability.lipschitz import lipschitz
@@ -47,12 +48,16 @@ def certify(module: object, state: Array | np.ndarray | None = None) -> Certific
             norm or inside a set only, the map is not square, or γ is not below 1, so that no
             certificate exists.
     """
+    if isinstance(module, type):
+        raise UsageError(f"{module.__name__} is a class; pass one of its instances.")
     dtype = check_module(module)
     if not isinstance(module, Certifiable):
         return _of_layers(module, state, dtype)
     # What a core repeats is made by its `bind`; another module is the update itself.
     check_inherited(module, "declare", "bind" if hasattr(module, "bind") else "__call__")
     declared = module.declare()
+    if not isinstance(declared, UpdateDeclaration):
+        raise _not_declared(module, "declare", declared, UpdateDeclaration)
     _check_retention(declared)
     if declared.mode is Mode.FREE:
         raise UsageError(
@@ -76,18 +81,27 @@ def certify_transition(model: object) -> TransitionCertificate:
     Raises:
         UsageError: the model declares no transition, or something voids the claim.
     """
-    if not isinstance(model, CertifiableTransition):
+    if not isinstance(model, CertifiableTransition) or isinstance(model, type):
         raise UsageError(
             f"{type(model).__name__} declares no bound of its imagined transition, so no ball can "
             "be certified; pass a world model that does, such as agent.world_model."
         )
     dtype = check_module(model)
     declared = model.declare_transition()
+    if not isinstance(declared, TransitionDeclaration):
+        raise _not_declared(model, "declare_transition", declared, TransitionDeclaration)
     if not 0.0 < declared.radius < float("inf"):
         raise UsageError(
             f"The declared radius is {declared.radius}; a ball needs a positive, finite one."
         )
     return TransitionCertificate(declared.radius, declared.norm, dtype)
+
+
+def _not_declared(module: object, method: str, found: object, kind: type) -> UsageError:
+    return UsageError(
+        f"{type(module).__name__}.{method}() returned {type(found).__name__}, which declares "
+        f"nothing; pass back a loopwm.stability.{kind.__name__}."
+    )
 
 
 def _of_update(declared: UpdateDeclaration, dtype: str) -> Certificate:

@@ -51,6 +51,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.stability.bounds import UpperBound
 from loopwm.stability.checks import check_real
@@ -247,7 +248,7 @@ def _samples(shape: Grid, grid: Grid | None, padding: Padding, oversampling: int
             f"The grid {tuple(grid)} does not fit a window of shape {window}; give one positive "
             "size for each axis of the window."
         )
-    if padding is Padding.CIRCULAR:
+    if member(Padding, padding, "padding") is Padding.CIRCULAR:
         return _sampled(list(grid), [(0,) * len(window)], 1.0)
     points = [n + w // 2 for n, w in zip(grid, window, strict=True)]
     return _sampled(points, list(itertools.product((0, 1), repeat=len(window))), 1.0)

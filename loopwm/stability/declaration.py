@@ -2,8 +2,10 @@
 
 import dataclasses
 import enum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from loopwm.choices import member
+from loopwm.errors import UsageError
 from loopwm.stability.bounds import UpperBound
 from loopwm.stability.norms import Norm
 
@@ -58,6 +60,27 @@ class UpdateDeclaration:
     radius: float | None = None
     """For `bounded`: the largest |g_i| of any entry, for every state and input."""
 
+    def __post_init__(self):
+        """Takes norm and mode by their texts too, and numbers of any type in float64.
+
+        Raises:
+            UsageError: there is no such norm or mode, or a number is none.
+        """
+        object.__setattr__(self, "norm", member(Norm, self.norm, "norm"))
+        object.__setattr__(self, "mode", member(Mode, self.mode, "mode"))
+        for name in ("scale", "retention_min", "retention_max", "radius"):
+            value = getattr(self, name)
+            if value is not None or name != "radius":
+                object.__setattr__(self, name, _number(name, value))
+
+
+def _number(name: str, value: Any) -> float:
+    """One number in float64, in which a certificate computes."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"The declared {name} is {value!r}; give one number.") from error
+
 
 @runtime_checkable
 class Certifiable(Protocol):
@@ -76,6 +99,11 @@ class TransitionDeclaration:
     """R: ‖z'‖ ≤ R for every z and u, rounding included."""
     norm: Norm = Norm.TWO
     """Norm of the ball."""
+
+    def __post_init__(self):
+        """As `UpdateDeclaration`."""
+        object.__setattr__(self, "norm", member(Norm, self.norm, "norm"))
+        object.__setattr__(self, "radius", _number("radius", self.radius))
 
 
 @runtime_checkable

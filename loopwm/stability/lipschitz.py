@@ -338,6 +338,11 @@ def _returns_its_argument(function: object) -> bool:
 
 
 def _declared(module: HasLipschitz) -> UpperBound:
+    if not callable(module.lipschitz):
+        raise UsageError(
+            f"{_describe(module)}.lipschitz is of type {type(module.lipschitz).__name__}, no "
+            "method; give it a method lipschitz() -> UpperBound."
+        )
     check_inherited(module, "lipschitz")
     bound = module.lipschitz()
     if not isinstance(bound, UpperBound):

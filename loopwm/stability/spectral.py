@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from loopwm.errors import UsageError
 from loopwm.stability.bounds import UpperBound
 from loopwm.stability.checks import check_real
 
@@ -42,15 +43,16 @@ def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Upp
         The bound, a scalar in the 2-norm; exactly 0 for a zero matrix, with zero gradient.
 
     Raises:
-        UsageError: the matrix is complex.
+        UsageError: the matrix is complex, or has another number of axes.
 
     Source: Delattre et al. 2023, "Efficient Bound of Lipschitz Constant for Convolutional Layers
         by Gram Iteration" (arXiv 2305.16173), theorem 1.
     """
     check_real(weight, "The matrix")
+    _check_matrix(weight)
     # A power of two near the largest entry is taken out first, exactly and without a gradient
     # (the bound is homogeneous), so that squares neither overflow nor vanish.
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(weight)))
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(weight), initial=0.0))
     # Beyond 2^126 the reciprocal of the power would vanish, and the whole matrix with it.
     exponent = jnp.clip(jnp.frexp(largest)[1] - 1, -126, 126)
     unit = jnp.ldexp(jnp.ones((), weight.dtype), exponent)
@@ -73,6 +75,14 @@ def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Upp
     exponent = (log_scale + 0.5 * jnp.log(tail)) / 2.0**iterations
     margin = 1.0 + _FLOAT32_MARGIN + unit_roundoff * gram.size / 2.0**iterations
     return UpperBound(jnp.where(nonzero, unit * jnp.exp(exponent) * margin, 0.0))
+
+
+def _check_matrix(weight: Array | np.ndarray) -> None:
+    if weight.ndim != 2:
+        raise UsageError(
+            f"A weight of shape {weight.shape} is no matrix; pass the matrices of a stack of "
+            "layers one at a time."
+        )
 
 
 def _double(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
@@ -122,11 +132,12 @@ def exact_norm(weight: np.ndarray) -> UpperBound:
         The upper bound of the largest singular value, in the 2-norm.
 
     Raises:
-        UsageError: the matrix is complex.
+        UsageError: the matrix is complex, or has another number of axes.
         ValueError: the matrix has NaN or infinite entries.
     """
     check_real(weight, "The matrix")
     matrix = np.asarray(weight, dtype=np.float64)
+    _check_matrix(matrix)
     if not np.all(np.isfinite(matrix)):
         raise ValueError(
             "The matrix has NaN or infinite entries, so it has no spectral norm; restore the "

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.stability.bounds import Level, UpperBound
 from loopwm.stability.checks import check_update
@@ -127,7 +128,9 @@ def verify(
         method in the sense of Rump 2010, "Verification methods: rigorous results using
         floating-point arithmetic" (Acta Numerica 19).
     """
-    dtype = np.dtype(jnp.asarray(state).dtype)
+    dtype, norm = np.dtype(jnp.asarray(state).dtype), member(Norm, norm, "norm")
+    # In float32 the sums below would be rounded as if in float64.
+    radius, rounding = None if radius is None else float(radius), float(rounding)
     state = _checked(update, state, radius, norm, weights, rounding)
     program = trace(update, state.shape, dtype)
     center = Interval.exact(state)

@@ -1,12 +1,13 @@
 """Checkpoints of everything, written atomically with Orbax."""
 
+import contextlib
 import functools
 import json
 import logging
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -82,9 +83,10 @@ def save(
     packed = {"arrays": dict(arrays), "meta": _encode(meta)}
     # A full disk too shows as many kinds of exception.
     try:
-        checkpointer = _checkpointer()
-        checkpointer.save((folder.replay / str(step)).resolve(), dict(replay), force=True)
-        checkpointer.save(target.resolve(), packed, force=True)
+        with _one_failure():
+            checkpointer = _checkpointer()
+            checkpointer.save((folder.replay / str(step)).resolve(), dict(replay), force=True)
+            checkpointer.save(target.resolve(), packed, force=True)
     except Exception as error:
         raise RunFailure(
             f"The checkpoint {target} could not be written ({as_clause(error)}); check the space "
@@ -143,18 +145,24 @@ def describe_latest(folder: RunFolder) -> str:
 
 def _restore(path: pathlib.Path, whole: pathlib.Path) -> dict[str, Any]:
     # Orbax reports a damaged folder by many kinds of exception; all mean the same to a user.
-    hook = sys.unraisablehook
-    sys.unraisablehook = functools.partial(_unless_loop_is_closed, hook)
     try:
-        restored = _checkpointer().restore(path.resolve())
+        with _one_failure():
+            return _checkpointer().restore(path.resolve())
     except Exception as error:
         raise UsageError(_corrupt(path, whole)) from error
+
+
+@contextlib.contextmanager
+def _one_failure() -> Iterator[None]:
+    """Lets Orbax fail once: what its other tasks complain of from then on is passed over."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_unless_loop_is_closed, hook)
+    yield
     sys.unraisablehook = hook
-    return restored
 
 
 def _unless_loop_is_closed(hook: Callable[[Any], object], unraisable: Any) -> None:
-    """Passes on what Python ignored, unless a reader of Orbax came after the first one failed."""
+    """Passes on what Python ignored, unless a task of Orbax came after the first one failed."""
     if "Event loop is closed" not in str(unraisable.exc_value):
         hook(unraisable)
 

@@ -1,13 +1,29 @@
 """Settings of a run."""
 
 import dataclasses
+import math
 
 from loopwm.envs import EnvSource, RepeatedSource, VectorKind
 from loopwm.errors import UsageError
 from loopwm.models import WORLD_MODELS, LoopedConfig, ValueConfig, WorldModelBuilder
+from loopwm.models.ranges import check_not_negative, check_positive
 from loopwm.planning import PlanningConfig
 from loopwm.training.deferred import DeferredConfig
 from loopwm.training.depth import DepthLaw, TrainingDepth
+
+_WEIGHTS = (
+    "consistency_weight",
+    "reconstruction_weight",
+    "reward_weight",
+    "continuation_weight",
+    "value_weight",
+    "imagined_value_weight",
+    "policy_weight",
+    "gate_weight",
+    "gate_entropy",
+    "auxiliary_weight",
+)
+_LONGEST_HOLD = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +71,8 @@ class LearnerConfig:
     policy_weight: float = 1.0
     """Weight of the policy loss; the policy shares no weights with the other losses."""
     temperature_rate: float = 0.03
-    """Step of the log-temperature, an update and a nat of missing entropy."""
+    """Step of the log-temperature, an update and a nat of missing entropy; of a policy of several
+    parts (entries, groups) their mean."""
     deferred: DeferredConfig = DeferredConfig()
     """Deferred decoding: K actions in latent space, one decode; off by default."""
     depth: TrainingDepth = TrainingDepth()
@@ -84,12 +101,18 @@ class LearnerConfig:
             raise UsageError(f"learner.discount is {self.discount}; give a value in (0, 1).")
         if not 0.0 <= self.ends < 1.0:
             raise UsageError(f"learner.ends is {self.ends}; give a share in [0, 1).")
-        if self.limit_share is not None and not self.limit_share > 0.0:
+        if self.limit_share is not None and not 0.0 < self.limit_share < math.inf:
             raise UsageError(
-                f"learner.limit_share is {self.limit_share}; give more than 0, or null."
+                f"learner.limit_share is {self.limit_share}; give a positive, finite number, or "
+                "null."
             )
-        if not self.learning_rate > 0.0:
-            raise UsageError(f"learner.learning_rate is {self.learning_rate}; give more than 0.")
+        check_positive("learner.", self, "learning_rate", "gradient_clip")
+        check_not_negative("learner.", self, *_WEIGHTS, "temperature_rate")
+        for name in ("imagined_trace", "rollout_decay"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UsageError(
+                    f"learner.{name} is {getattr(self, name)}; give a value in [0, 1]."
+                )
         if not 0.0 <= self.trace <= 1.0 or not 0.0 < self.target_rate <= 1.0:
             raise UsageError(
                 f"learner.trace is {self.trace} and target_rate {self.target_rate}; give values "
@@ -105,9 +128,6 @@ class LearnerConfig:
                 f"learner.average_rate is {self.average_rate}; give a value in (0, 1], or null for "
                 "no average."
             )
-        for name in ("gate_weight", "gate_entropy", "auxiliary_weight"):
-            if not getattr(self, name) >= 0.0:
-                raise UsageError(f"learner.{name} is {getattr(self, name)}; give at least 0.")
         if self.devices is not None:
             self.check_shares(self.devices)
         if self.depth.law is DepthLaw.LEARNED and self.batch_size < 2:
@@ -179,17 +199,17 @@ class CollectionConfig:
         """Refuses numbers outside their ranges."""
         for name in ("random_hold", "search_hold", "epsilon_hold"):
             shortest, longest = getattr(self, name)
-            if not 1 <= shortest <= longest:
+            if not 1 <= shortest <= longest <= _LONGEST_HOLD:
                 raise UsageError(
                     f"collection.{name} is {shortest}, {longest}; give a shortest hold of at least "
-                    "1 and a longest one that is not below it."
+                    f"1 and a longest one that is not below it, nor above {_LONGEST_HOLD}."
                 )
         for name in ("envs", "random_steps", "search_steps", "updates_per_call"):
             if getattr(self, name) < 1:
                 raise UsageError(
                     f"collection.{name} is {getattr(self, name)}; it needs to be at least 1."
                 )
-        if not 0.0 < self.worker_timeout < float("inf"):
+        if not 0.0 < self.worker_timeout < math.inf:
             raise UsageError(
                 f"collection.worker_timeout is {self.worker_timeout}; give a positive, finite "
                 "number of seconds."
@@ -199,7 +219,7 @@ class CollectionConfig:
                 f"collection.longest_episode is {self.longest_episode}; give at least 1, or null "
                 "for tasks that go on forever."
             )
-        if self.updates_per_step is not None and not 0 < self.updates_per_step < float("inf"):
+        if self.updates_per_step is not None and not 0 < self.updates_per_step < math.inf:
             raise UsageError(
                 f"collection.updates_per_step is {self.updates_per_step}; give a positive, finite "
                 "number, or null."
@@ -208,10 +228,10 @@ class CollectionConfig:
             raise UsageError(
                 f"collection.epsilon is {self.epsilon}; give a probability from 0 to 1, or null."
             )
-        if self.replay_capacity < 2 * self.envs:
+        if self.replay_capacity < 3 * self.envs:
             raise UsageError(
                 f"collection.replay_capacity is {self.replay_capacity} for {self.envs} "
-                f"environments; give at least {2 * self.envs}."
+                f"environments; give at least {3 * self.envs}."
             )
 
     def for_actions(self, discrete: bool) -> "CollectionConfig":
@@ -240,11 +260,16 @@ class EvaluationConfig:
     """End the run at the first evaluation that reaches the threshold."""
 
     def __post_init__(self):
-        """Refuses counts below 1."""
+        """Refuses counts below 1, and a threshold that no mean return can be compared with."""
         if min(self.every, self.episodes, self.max_episode_steps) < 1:
             raise UsageError(
                 f"evaluation.every, episodes and max_episode_steps are {self.every}, "
                 f"{self.episodes} and {self.max_episode_steps}; each needs to be at least 1."
+            )
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise UsageError(
+                f"evaluation.threshold is {self.threshold}; give a finite mean return, or null for "
+                "the environment's own."
             )
 
     def decisions(self, action_repeat: int) -> int:

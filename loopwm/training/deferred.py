@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.models import AbstractWorldModel, present
+from loopwm.models.ranges import check_not_negative
 
 
 class Curriculum(enum.StrEnum):
@@ -46,7 +48,9 @@ class DeferredConfig:
     """C: free length of the latent path a step, in the 2-norm."""
 
     def __post_init__(self):
-        """Refuses numbers outside their ranges."""
+        """Refuses numbers outside their ranges, and a curriculum that is none."""
+        kind = member(Curriculum, self.curriculum, "learner.deferred.curriculum")
+        object.__setattr__(self, "curriculum", kind)
         if self.steps is not None and not 1 <= self.first <= self.steps:
             raise UsageError(
                 f"learner.deferred.steps is {self.steps} and first {self.first}; give "
@@ -54,11 +58,7 @@ class DeferredConfig:
             )
         if self.ramp < 1:
             raise UsageError(f"learner.deferred.ramp is {self.ramp}; give at least 1 update.")
-        if not (self.movement_weight >= 0.0 and self.movement_limit >= 0.0):
-            raise UsageError(
-                f"learner.deferred.movement_weight and movement_limit are {self.movement_weight} "
-                f"and {self.movement_limit}; give 0 or more."
-            )
+        check_not_negative("learner.deferred.", self, "movement_weight", "movement_limit")
 
     def horizon(self, updates: Int[Array, ""] | int) -> Int[Array, ""]:
         r"""K after that many updates, scalar.

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
+from loopwm.models.ranges import check_not_negative
 
 
 class DepthLaw(enum.StrEnum):
@@ -54,21 +56,21 @@ class TrainingDepth:
     alone."""
 
     def __post_init__(self):
-        """Refuses numbers outside their ranges."""
+        """Refuses numbers outside their ranges, and a law that is none."""
+        object.__setattr__(self, "law", member(DepthLaw, self.law, "learner.depth.law"))
         if (self.mean is not None and not 0.0 < self.mean < 1e6) or not 0.0 < self.start < 1e6:
             raise UsageError(
-                f"learner.depth.mean is {self.mean} and start {self.start}; give positive numbers."
+                f"learner.depth.mean is {self.mean} and start {self.start}; give positive numbers "
+                "below 1,000,000."
             )
         if self.updates < 1 or (self.max_depth is not None and self.max_depth < 1):
             raise UsageError(
                 f"learner.depth.max_depth is {self.max_depth} and updates {self.updates}; give at "
                 "least 1."
             )
-        if not self.loop_cost >= 0.0 or not 0.0 < self.rate < 1.0:
-            raise UsageError(
-                f"learner.depth.loop_cost is {self.loop_cost} and rate {self.rate}; give a cost of "
-                "at least 0 and a rate in (0, 1)."
-            )
+        check_not_negative("learner.depth.", self, "loop_cost")
+        if not 0.0 < self.rate < 1.0:
+            raise UsageError(f"learner.depth.rate is {self.rate}; give a value in (0, 1).")
 
     def mean_for(self, model_depth: int) -> float:
         """μ in loops, for a model of that depth."""

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from loopwm.core import SampledDepth
-from loopwm.models import Critic, Networks, Normalizer, Parted
+from loopwm.models import Critic, Networks, Normalizer
 from loopwm.nn import resolve
 from loopwm.programs import RUNS_ONCE, StoredProgram
 from loopwm.training.config import LearnerConfig
@@ -242,10 +242,9 @@ def _one_update(
     average = state.average
     if average is not None and config.average_rate is not None:
         average = _towards(average, networks, config.average_rate)
-    policy = state.networks.policy
+    target = np.asarray(state.networks.policy.target_entropy())
     # A part's mean: the sum over many entries would move it faster than the policy can follow.
-    parts = policy.parts if isinstance(policy, Parted) else 1
-    missing = (policy.target_entropy() - terms.entropy) / parts
+    missing = (float(target.sum()) - terms.entropy) / target.size
     new = LearnerState(
         networks=networks,
         target_critic=_towards(state.target_critic, networks.critic, config.target_rate),

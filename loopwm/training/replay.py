@@ -116,14 +116,26 @@ class Replay:
         """Steps that a sequence can start at."""
         return int(np.sum(~self._last))
 
+    @property
+    def action_size(self) -> int:
+        """Size of an encoded action."""
+        return self._action.shape[-1]
+
+    @property
+    def has_termination(self) -> bool:
+        """Whether the task ended with a step that is stored."""
+        return bool(np.any(self._terminated & ~self._last))
+
     def steps(
         self,
     ) -> tuple[
         Float[np.ndarray, "steps action"], Float[np.ndarray, " steps"], Bool[np.ndarray, " steps"]
     ]:
-        """Actions, rewards and whether the task ended, of all steps stored."""
+        """Actions, rewards and whether the episode was cut after it, of all steps stored."""
         there = ~self._last
-        return self._action[there], self._reward[there], self._terminated[there]
+        cut = there & np.roll(self._last, -1, axis=1) & ~self._terminated
+        cut[np.arange(len(cut)), self._position - 1] = False  # the newest step, not the last one
+        return self._action[there], self._reward[there], cut[there]
 
     def history(self, steps: int) -> History:
         """The newest records of each environment, `steps` of them or all that there is room for."""

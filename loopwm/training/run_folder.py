@@ -35,18 +35,21 @@ class RunFolder:
         Raises:
             UsageError: the folder holds something already, or cannot be written.
         """
-        folder = cls(path)
+        folder, making = cls(path), False
         try:
             if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
                 raise UsageError(
                     f"{folder.path} is already used; give another --out, or go on with "
                     f"--resume {folder.path}."
                 )
+            making = True
             for part in (folder.checkpoints, folder.replay, folder.videos):
                 part.mkdir(parents=True, exist_ok=True)
             folder.evals_file.touch()
             write_text(folder.config_file, yaml.safe_dump(settings.dump(config), sort_keys=False))
         except OSError as error:
+            if making:  # half a folder would be taken for a run
+                shutil.rmtree(folder.path, ignore_errors=True)
             raise UsageError(
                 f"{folder.path} cannot be written ({error.strerror}); give another --out."
             ) from error
@@ -101,13 +104,16 @@ class RunFolder:
         """The evaluations so far, those after env step `up_to` left out."""
         if not self.evals_file.is_file():
             return []
-        lines = self.evals_file.read_text(encoding="utf-8").splitlines()
+        lines = self.evals_file.read_text(encoding="utf-8", errors="replace").splitlines()
         records = []
         for line in lines:
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except json.JSONDecodeError:
                 break  # the last line of a killed run may be half written
+            if not isinstance(record, dict) or "env_steps" not in record:
+                break  # half a number is a number too
+            records.append(record)
         return [r for r in records if up_to is None or r["env_steps"] <= up_to]
 
     def rewrite_evals(self, records: list[dict[str, Any]]) -> None:
@@ -132,7 +138,8 @@ def read_yaml(path: pathlib.Path) -> Any:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A date that does not exist, too many digits and bytes that are no text are plain ValueErrors.
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not valid YAML; correct or replace it.") from error
     if values is None:
         return {}

@@ -13,8 +13,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.models import AuxiliaryLoss, present
+from loopwm.models.ranges import check_not_negative, check_positive
 from loopwm.nn import resolve
 from loopwm.training.deferred import DeferredConfig, movement_excess
 from loopwm.training.open_loop import AbstractOpenLoop
@@ -62,18 +64,16 @@ class SupervisedConfig:
     """Weight of the world model's own loss term, where it brings one."""
 
     def __post_init__(self):
-        """Refuses numbers outside their ranges."""
+        """Refuses numbers outside their ranges, and a way to decode that is none."""
+        object.__setattr__(self, "decoding", member(Decoding, self.decoding, "decoding"))
         if self.horizon.steps is None:
             raise UsageError("horizon.steps is null; give K, the actions of a sequence.")
         if min(self.updates, self.batch_size) < 1:
             raise UsageError(
                 f"updates and batch_size are {self.updates} and {self.batch_size}; give at least 1."
             )
-        if not (self.learning_rate > 0.0 and self.consistency_weight >= 0.0):
-            raise UsageError(
-                f"learning_rate and consistency_weight are {self.learning_rate} and "
-                f"{self.consistency_weight}; give more than 0, and 0 or more."
-            )
+        check_positive("", self, "learning_rate", "gradient_clip")
+        check_not_negative("", self, "consistency_weight", "auxiliary_weight")
 
 
 class Trained(NamedTuple):
@@ -221,12 +221,20 @@ def train_open_loop(
         The trained model, its last loss, and the time.
 
     Raises:
-        UsageError: the sequences have another number of steps than K.
+        UsageError: the sequences have another number of steps than K, or observations and
+            actions do not go together.
     """
     if data.action.shape[1] != config.horizon.steps:
         raise UsageError(
             f"The sequences have {data.action.shape[1]} steps and horizon.steps is "
             f"{config.horizon.steps}; give sequences of as many."
+        )
+    count, steps = data.action.shape[:2]
+    if count == 0 or data.observation.shape[:2] != (count, steps + 1):
+        raise UsageError(
+            f"There are observations of shape {data.observation.shape} for actions of shape "
+            f"{data.action.shape}; give as many sequences of both, at least one, with an "
+            "observation more than actions in each."
         )
     optimiser = _optimiser(config)
 

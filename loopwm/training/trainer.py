@@ -90,7 +90,7 @@ class Trainer:
         self.stop_requested = False
         envs = config.collection.envs
         self._random_state = random_actors[0].initial_state(seed=config.seed, batch=envs)
-        self._holds = EzGreedy(config.collection, random_actors[0], self.rng, seed=config.seed + 1)
+        self._holds = EzGreedy(config.collection, random_actors[0], self.rng, seed=self._env_seed())
         self.actor = self._actor_of(self.learner.networks)
         self._actor_state = self.actor.initial_state(seed=config.seed, batch=envs)
         self._returns, self._lengths = np.zeros(envs), np.zeros(envs, np.int64)
@@ -168,9 +168,9 @@ class Trainer:
 
     def _see(self, observations: np.ndarray) -> None:
         if self._scaling.running.any():
-            self.normalizer = self.normalizer.update(
-                observations.astype(np.float64), self._scaling.running
-            )
+            seen = observations.astype(np.float64)
+            with self._naming_last_good():
+                self.normalizer = self.normalizer.update(seen, self._scaling.running)
 
     def _collect(self, stepper: VectorStepper) -> None:
         """One vector step into replay."""

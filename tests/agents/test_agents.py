@@ -172,6 +172,15 @@ def test_a_state_of_another_batch_is_refused(case, assert_helpful):
     assert_helpful(raised)
 
 
+def test_a_mask_of_other_environments_is_refused(assert_helpful):
+    spaces = Spaces.of_source("Pendulum-v1")
+    agent = RandomAgent(spaces.action.layout, spaces)
+    for mask in (np.ones(3, bool), np.zeros(1, bool), np.ones((2, 1), bool)):
+        with pytest.raises(UsageError, match="of 2 environments") as raised:
+            agent.restart(agent.initial_state(batch=2), mask)
+        assert_helpful(raised)
+
+
 def test_saved_and_loaded_it_does_the_same(case):
     env, kind, agent, path = case
     if kind == "random":  # it has nothing to save but its sizes

@@ -1,12 +1,15 @@
 """Cells of control: a whole run with the planner, at its smallest."""
 
 import dataclasses
+import itertools
 import math
+import types
 
 import pytest
 import yaml
 
 from loopwm import configs
+from loopwm.agents import PlanningAgent
 from loopwm.comparison import control
 from loopwm.comparison.control import _with_samples, measure_control, try_control
 from loopwm.core import CoreConfig
@@ -14,6 +17,8 @@ from loopwm.envs import RepeatedSource
 from loopwm.evaluation.compare import Cell, ControlProtocol, Search
 from loopwm.models import GRUConfig, LoopedConfig, Sizes, parameters_of
 from loopwm.planning import MPPIConfig
+from loopwm.run import resolve_config
+from loopwm.training import EvaluationResult
 
 CELL = Cell("control", "Pendulum-v1", "looped", 500, 0)
 PROTOCOL = ControlProtocol(
@@ -71,6 +76,24 @@ def test_a_trial_plays_as_it_was_trained(compile_cache, tmp_path, monkeypatch):
     cell = dataclasses.replace(CELL, family="gru")
     try_control(GRUConfig(latent=6, hidden=8, width=5), cell, protocol, rate=1e-3)
     assert asked == [RepeatedSource("Pendulum-v1", 4)]
+
+
+def test_no_episode_judges_two_seeds_or_is_searched_on(monkeypatch):
+    config, played = resolve_config("Pendulum-v1", config="debug"), []
+
+    def noted(agent, source, spaces, *, episodes, seed, max_steps):
+        played.append(range(seed, seed + episodes))
+        assert max_steps == config.evaluation.max_episode_steps
+        return EvaluationResult((1.0,), loops_mean=0.0, bound_max=math.inf, decision_ms=1.0)
+
+    run, agent = types.SimpleNamespace(read_config=lambda: config), object.__new__(PlanningAgent)
+    monkeypatch.setattr(control, "run_episodes", noted)
+    monkeypatch.setattr(control, "_trained", lambda *_, **__: (agent, run))
+    protocol = ControlProtocol(episodes=1_000)
+    try_control(GRUConfig(), dataclasses.replace(CELL, seed=10_000), protocol, rate=1e-3)
+    for seed in (0, 1, 2, 999):
+        control._play(agent, config, protocol, seed=seed)
+    assert len(set(itertools.chain(*played))) == sum(map(len, played)) == 5_000
 
 
 def test_samples_are_never_fewer_than_elites_and_proposals():

@@ -94,6 +94,22 @@ def test_a_process_that_dies_is_a_result(tmp_path, monkeypatch, assert_helpful):
     assert trial["score"] is None and trial["status"] == "failed"
 
 
+def test_a_process_that_is_killed_says_what_may_be_the_cause(tmp_path):
+    sentence = backends.lost(job_of(tmp_path), -9, "")["sentence"]
+    assert "status -9" in sentence and "memory runs out" in sentence
+
+
+def test_a_process_finds_the_modules_of_the_one_that_asks(tmp_path, monkeypatch):
+    (tmp_path / "apart").mkdir()
+    lines = "import gymnasium", "import toy_envs", "gymnasium.register('Own-v0', toy_envs.Counting)"
+    (tmp_path / "apart" / "module_apart.py").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(tmp_path / "apart")
+    # A size that no model has: the environment is made, and nothing is trained.
+    own = job_of(tmp_path, dataclasses.replace(CELL, task="module_apart:Own-v0", size=10))
+    ((_, found),) = LocalBackend(1).run([own])
+    assert "fewer than" in found["sentence"], found["sentence"]
+
+
 def test_processes_end_with_the_one_that_asks(tmp_path, monkeypatch):
     sleeper = tmp_path / "sleeper"
     sleeper.write_text("#!/bin/sh\nexec sleep 600\n")
@@ -127,6 +143,13 @@ def test_one_core_keeps_other_flags(monkeypatch):
     assert flags.startswith("--xla_dump_to=x ") and "intra_op_parallelism_threads=1" in flags
     monkeypatch.setenv("XLA_FLAGS", flags)
     assert backends.one_core()["XLA_FLAGS"] == flags
+
+
+def test_times_are_those_of_a_processor_unless_asked_otherwise(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert backends.one_core()["JAX_PLATFORMS"] == "cpu"
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert backends.one_core()["JAX_PLATFORMS"] == "cuda"
 
 
 @pytest.mark.slow

@@ -6,9 +6,11 @@ import json
 import pytest
 from comparisons import CountingBackend, answer, suite_of
 
-from loopwm.comparison import compare
+from loopwm.comparison import AbstractBackend, compare, request
+from loopwm.comparison.request import Request
 from loopwm.errors import RunFailure, UsageError
-from loopwm.evaluation.compare import SUITES, Cell, Search, report, suites
+from loopwm.evaluation.compare import SUITES, Cell, Search, Status, report, suites
+from loopwm.evaluation.compare.store import Folder
 
 ARGUMENTS = {"tasks": ["Pendulum-v1"], "families": ["looped", "gru"], "sizes": [4_000], "seeds": 2}
 CELLS = [f"Pendulum-v1.{f}.4000.seed{s}" for s in (0, 1) for f in ("looped", "gru")]
@@ -189,6 +191,73 @@ def test_further_trials_are_made_alone(run, tmp_path, monkeypatch):
     assert len(tried) == 4  # a trial of another length is another one
 
 
+def test_jobs_that_wait_are_dropped_when_a_cell_cannot_be_kept(tmp_path, monkeypatch):
+    closed = []
+
+    class Waiting(AbstractBackend):
+        def run(self, jobs):
+            try:
+                yield from ((job, answer(job)) for job in jobs)
+            finally:
+                closed.append(jobs[0].choice is None)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Folder, "keep", full)
+    with pytest.raises(RunFailure, match="No space left") as raised:
+        compare("dynamics", **ARGUMENTS, out=tmp_path / "out", backend=Waiting())
+    # Also while the traceback, which holds on to it, is still there.
+    assert closed == [True, False] and raised.tb is not None
+
+
+def test_numbers_that_are_not_finite_are_the_same_as_when_they_are_read_back(run, tmp_path):
+    def endless(job):
+        found = answer(job)
+        if job.choice is not None:
+            found["measures"]["reward_rmse"] = float("inf")
+        return found
+
+    run(answer=endless)
+    table = (tmp_path / "out" / "cells.csv").read_text()
+    run()
+    assert (tmp_path / "out" / "cells.csv").read_text() == table and "inf" not in table
+
+
+def test_one_comparison_at_a_time_in_a_folder(run, assert_helpful):
+    refused = []
+
+    def meanwhile(job):
+        with pytest.raises(UsageError, match="Another comparison runs") as raised:
+            run()
+        assert_helpful(raised)
+        refused.append(raised)
+        return answer(job)
+
+    summary, *_ = run(answer=meanwhile)
+    assert len(refused) == 6 and summary["cells"] == {"done": 4}
+    run()
+
+
+def test_each_cell_that_diverged_knows_its_own_size(monkeypatch):
+    place = ("loopwm/NLinkPendulum-v0", "unshared", 4_000)
+    wanted = Request.of(
+        "dynamics", tasks=place[:1], families=["looped", "unshared"], sizes=[4_000], seeds=2
+    )
+
+    def built(cell, *_):
+        if cell.blocks == 8:
+            raise UsageError("It has no model of that size; give another one.")
+        return cell.blocks
+
+    monkeypatch.setattr(request, "builder_of", built)
+    monkeypatch.setattr(request, "parameters_of", lambda blocks, _: 100 + blocks)
+    found = wanted.missing(place, Status.DIVERGED, "The loss is nan.")
+    sizes = [(r.cell.seed, r.cell.blocks, r.measures.get("params")) for r in found]
+    known = {0: 100, 1: 101, 2: 102, 4: 104, 8: None}
+    assert sizes == [(seed, blocks, known[blocks]) for blocks in known for seed in (0, 1)]
+
+
 def test_families_without_a_model_of_that_size_are_recorded(run):
     summary, backend, _ = run(families=["looped", "transformer"], sizes=[200, 4_000])
     assert summary["cells"] == {"done": 6, "unbuildable": 2}
@@ -196,8 +265,6 @@ def test_families_without_a_model_of_that_size_are_recorded(run):
 
 
 def test_tasks_that_cannot_be_made_are_recorded(run, monkeypatch):
-    from loopwm.comparison import request
-
     real = request.sizes_of
 
     def without(task, protocol):

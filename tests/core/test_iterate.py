@@ -104,3 +104,9 @@ def test_results_are_sentences(assert_helpful):
     assert str(RESULTS[RESULTS.successful]).endswith(".")
     for result in (RESULTS.max_depth_reached, RESULTS.nonfinite):
         assert_helpful(RESULTS[result])
+
+
+def test_a_fixed_depth_makes_no_nan_of_its_own(core, bind, inputs, starts):
+    update = bind(core, *inputs)
+    with jax.debug_nans(True):
+        assert np.isfinite(iterate(update, starts[0], FixedDepth(2)).stats.residual)

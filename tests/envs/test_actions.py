@@ -1,13 +1,14 @@
 """Codecs of categorical actions, the spaces that are refused, and the wrappers that are named."""
 
 import gymnasium as gym
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from loopwm.actions import ActionLayout
+from loopwm.actions import ActionLayout, held_steps
 from loopwm.envs import action_codec, observation_codec
 from loopwm.envs.actions import MOST_CATEGORIES
 from loopwm.envs.observations import MOST_VALUES
@@ -169,6 +170,13 @@ def test_layouts_that_make_no_sense_are_refused(size, groups, assert_helpful):
     with pytest.raises(UsageError) as raised:
         ActionLayout(size, groups)
     assert_helpful(raised)
+
+
+def test_holds_of_any_length_are_counted_in_32_bits():
+    v = np.asarray([0.0, 0.5, 0.999999], np.float32)
+    for steps in (held_steps(v, (1, 10**12)), np.asarray(held_steps(jnp.asarray(v), (1, 10**12)))):
+        assert steps.dtype == np.int32 and steps[0] == 1 < steps[1] < steps[2]
+    np.testing.assert_array_equal(held_steps(v, (10**12, 10**13)), 2**30)
 
 
 AS_IT_IS = (0, 1, 2, 3)

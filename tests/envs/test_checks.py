@@ -104,6 +104,12 @@ def raises(self, *args, **kwargs):
 CASES = {
     "reset raises": (changed(reset=raises), "steps", ERROR, "raised OSError in reset"),
     "step raises": (changed(step=raises), "steps", ERROR, "OSError in step 1: no such simulator"),
+    "no options": (
+        changed(reset=lambda self, seed=None: Custom.reset(self, seed=seed)),
+        "steps",
+        ERROR,
+        "raised TypeError in reset",
+    ),
     "old reset": (changed(reset=lambda self, **_: self.look()), "steps", ERROR, "ndarray in reset"),
     "old step": (
         changed(step=lambda self, _: (self.look(), 1.0, False, {})),

@@ -3,10 +3,21 @@
 import sys
 
 import gymnasium as gym
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from loopwm.envs import ActionRepeat, VectorStepper, make, make_vector
+import loopwm
+from loopwm.envs import (
+    ActionRepeat,
+    RepeatedSource,
+    VectorStepper,
+    make,
+    make_vector,
+    thresholds,
+    time_limit,
+)
+from loopwm.envs.checks import Level
 from loopwm.envs.spaces import Spaces
 from loopwm.errors import RunFailure, UsageError
 
@@ -143,6 +154,10 @@ FAULTS = {
         {"observation_space": BOX(-np.inf, np.inf, (2,), np.float16), "given": np.full(2, 1e5)},
         "too large for float16",
     ),
+    "too large": (
+        {"observation_space": BOX(-np.inf, np.inf, (2,)), "given": np.asarray([0.0, -1.1e18])},
+        r"a number beyond ±1e\+18 in an observation in reset, too large to be normalised",
+    ),
     "ragged": ({"given": [1, [2, 3]]}, "an observation in reset that is a list and no array"),
     "complex": ({"given": np.zeros(2, complex)}, "complex128 in reset, which holds no numbers"),
     "part of a tuple": (
@@ -152,6 +167,29 @@ FAULTS = {
     "several flags": (
         {"terminated": np.asarray([True, False])},
         "returned terminated as a ndarray in step 1 that is neither true nor false",
+    ),
+    "flags as texts": ({"terminated": "False"}, "returned terminated as a str in step 1 that is"),
+    "flags in a list": ({"terminated": [False]}, "returned terminated as a list in step 1 that is"),
+    "a flag of 2": ({"terminated": 2}, "returned terminated as a int in step 1 that is neither"),
+    "complex reward": ({"reward": np.complex64(1 + 2j)}, r"1\+2j\) in step 1, which is no number"),
+    "reward as text": ({"reward": "1.5"}, r"the reward '1\.5' in step 1, which is no number"),
+    "reward as a time": ({"reward": np.timedelta64(5)}, "timedelta64.* which is no number"),
+    "masked reward": ({"reward": np.ma.masked}, "the reward masked in step 1, which is no number"),
+    "reset of three": (
+        {"reset": lambda self, **_: (0, {}, 1)},
+        r"a tuple of 3 .* \(observation, info",
+    ),
+    "reset alone": (
+        {"reset": lambda self, **_: np.zeros(2)},
+        "returned ndarray in reset, where Gym",
+    ),
+    "step of four": (
+        {"step": lambda self, _: (self.given, 1.0, False, {})},
+        r"returned a tuple of 4 in step 1, where Gymnasium expects \(observation, reward, termin",
+    ),
+    "step as a list": (
+        {"step": lambda self, _: [self.given, 1.0, False, False, {}]},
+        "returned list in step 1, where Gymnasium expects",
     ),
     "endless reward": ({"reward": 10**400}, "a reward in step 1 that no float can hold"),
     "several rewards": ({"reward": np.ones(2)}, r"the reward array\(\[1\., 1\.\]\) in step 1"),
@@ -170,8 +208,53 @@ def test_each_fault_is_one_sentence(case, assert_helpful):
     assert_helpful(raised)
 
 
-def test_a_reward_may_be_an_array_of_one_entry():
-    assert act(make(changed(reward=np.asarray([2.0]))))[1] == 2.0
+@pytest.mark.parametrize(
+    "reward", [np.asarray([2.0]), np.asarray([[2]]), jnp.full(1, 2.0), np.float16(2.0), np.int8(2)]
+)
+def test_a_reward_may_be_an_array_of_one_entry(reward):
+    assert act(make(changed(reward=reward)))[1] == 2.0
+
+
+@pytest.mark.parametrize("flag", [1, np.bool_(True), np.asarray([True]), jnp.asarray(True)])
+def test_a_flag_may_be_a_number_or_an_array_of_one_entry(flag):
+    assert act(make(changed(terminated=flag)))[2] is True
+
+
+def test_an_older_step_beneath_a_wrapper_is_named_as_such(assert_helpful):
+    def source():
+        older = changed(step=lambda self, _: (self.given, 1.0, False, {}))
+        return gym.wrappers.TimeLimit(older(), 5)
+
+    with pytest.raises(RunFailure, match=r"got 4\), where Gymnasium expects \(obs") as raised:
+        act(make(source))
+    assert_helpful(raised)
+
+
+@pytest.mark.parametrize("attribute", [{"metadata": None}, {"spec": {"arm": 1}}, {"metadata": {}}])
+def test_metadata_and_spec_may_be_missing_or_something_else(attribute):
+    source = RepeatedSource(changed(render_mode="rgb_array", **attribute), 2)
+    env = make(source)
+    assert time_limit(env) is None and thresholds.reward_threshold(env) is None
+    vector = make_vector(source, 2)
+    vector.reset(seed=0)
+    vector.close()
+    checked = loopwm.check_env(source.source, steps=20)
+    assert {one.name for one in checked.of_level(Level.ERROR)} <= {"gymnasium"}
+
+
+@pytest.mark.parametrize("seed", [7, 2**31 - 2, 2**32 - 2])
+def test_seeds_are_such_that_simulators_can_hold_them(seed):
+    seeds = []
+
+    def reset(self, *, seed=None, options=None):
+        seeds.append(seed)
+        return Plain.reset(self, seed=seed)
+
+    vector = make_vector(changed(reset=reset), 4)
+    vector.reset(seed=seed)
+    assert seeds == [(seed + i) % 2**31 for i in range(4)] and len(set(seeds)) == 4
+    with pytest.raises(RunFailure):
+        vector.reset(seed=-1)  # Gymnasium's own refusal
 
 
 def test_a_fault_in_close_is_a_warning_and_hides_nothing():

@@ -1,12 +1,26 @@
 """Making environments, and the faults that the guard turns into a sentence."""
 
+import functools
+import pathlib
+import re
+
 import broken_envs
 import gymnasium as gym
 import numpy as np
 import pytest
 import toy_envs
 
-from loopwm.envs import Spaces, env_name, make, make_vector, registered, thresholds
+from loopwm.envs import (
+    Spaces,
+    env_name,
+    is_known,
+    make,
+    make_vector,
+    recorded_name,
+    registered,
+    thresholds,
+)
+from loopwm.envs.make import check_source
 from loopwm.errors import RunFailure, UsageError
 
 
@@ -47,6 +61,53 @@ def test_a_function_that_makes_something_else_is_refused(assert_helpful):
     with pytest.raises(UsageError, match="dict") as raised:
         make(dict)
     assert_helpful(raised)
+
+
+@pytest.mark.parametrize("given", [gym.make("CartPole-v1"), None, 5], ids=["env", "None", "5"])
+def test_what_is_no_function_is_refused(given, assert_helpful):
+    with pytest.raises(UsageError, match="is no function that makes an env") as raised:
+        check_source(given)
+    assert_helpful(raised)
+
+
+class Pendulum(toy_envs.Corridor):
+    """Has the name of one of Gymnasium's."""
+
+
+def test_what_a_run_calls_its_environment():
+    assert recorded_name("CartPole") == "CartPole-v1" and recorded_name("Nope") == "Nope"
+    assert recorded_name("loopwm/Dominoes") == "loopwm/Dominoes-v0"
+    names = ["CartPole-v1", "loopwm/SlidingIce-v0", "no_such_module:Env-v0"]
+    assert all(map(is_known, names)) and list(map(recorded_name, names)) == names
+    for source, name in (
+        (toy_envs.Corridor, "Corridor"),
+        (functools.partial(toy_envs.Marker, kind="grid"), "Marker"),
+        (lambda: Pendulum(), "<lambda>"),
+        (Pendulum, "Pendulum"),
+    ):
+        assert recorded_name(source) == name and not is_known(name)
+    assert not any(map(is_known, ["CartPole-v9", "Docking-v0", "", "<f at 0x7f: x>", "a b"]))
+
+
+def test_what_sentences_and_guides_name_of_gymnasium_exists():
+    root = pathlib.Path(__file__).parents[2]
+    named = set()
+    for path in [*(root / "loopwm").glob("**/*.py"), *(root / "envs").glob("**/*.py")]:
+        named |= set(re.findall(r"gymnasium\.(wrappers|spaces)\.(\w+)", path.read_text("utf-8")))
+    for path in (root / "README.md", *(root / "docs").glob("*.md")):
+        text = path.read_text("utf-8")
+        named |= set(re.findall(r"\b(?:gym|gymnasium)\.(wrappers|spaces)\.(\w+)", text))
+    assert {("wrappers", "TimeLimit"), ("wrappers", "TransformReward")} <= named
+    for package, name in named:
+        assert hasattr(getattr(gym, package), name), (package, name)
+
+
+def test_the_wrappers_are_called_as_sentences_say():
+    env = gym.make("Pendulum-v1")
+    gym.wrappers.TransformReward(env, lambda r: 1e-07 * r)
+    gym.wrappers.TransformObservation(env, lambda o: o, env.observation_space)
+    gym.wrappers.TransformAction(env, lambda a: a, env.action_space)
+    gym.wrappers.TimeLimit(env, max_episode_steps=5)
 
 
 def test_functions_and_ids_make_guarded_environments():

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 
 from loopwm.errors import UsageError
-from loopwm.evaluation.depth import (
-    DepthCurve,
-    fit_saturation,
-    recurrence_exponent,
-    spearman,
-)
+from loopwm.evaluation.depth import DepthCurve, fit_saturation, spearman
 
 
 def test_effective_loops_best_depth_and_overthinking_by_hand():
@@ -41,22 +36,6 @@ def test_a_curve_that_does_not_saturate_fits_badly(rng):
     assert fit_saturation(np.arange(1, 30), rng.random(29)).residual > 0.1
 
 
-@pytest.mark.parametrize("phi", [0.0, 0.46, 1.0])
-def test_the_recurrence_exponent_is_found_again(phi):
-    def error(blocks):
-        return 2.0 * np.asarray(blocks, float) ** -0.7
-
-    blocks, loops = np.arange(1, 17), np.asarray([1, 2, 4, 8])
-    found = recurrence_exponent(loops, error(loops**phi), blocks, error(blocks))
-    assert found == pytest.approx(phi, abs=0.02)
-
-
-def test_errors_that_no_stack_has_say_nothing():
-    blocks, stacks = np.asarray([1, 2, 4]), np.asarray([1.0, 0.5, 0.25])
-    assert np.isnan(recurrence_exponent(np.asarray([4]), np.asarray([0.1]), blocks, stacks))
-    assert np.isnan(recurrence_exponent(np.asarray([1]), np.asarray([0.5]), blocks, stacks))
-
-
 def test_rank_correlation_by_hand():
     assert spearman(np.asarray([1, 2, 3, 4]), np.asarray([10, 20, 20, 90])) == pytest.approx(
         0.9487, abs=1e-4
@@ -75,7 +54,6 @@ def test_rank_correlation_by_hand():
         lambda: DepthCurve(np.ones((2, 4))).overthinking(3),
         lambda: fit_saturation(np.asarray([1, 2]), np.asarray([1.0, 0.5])),
         lambda: fit_saturation(np.asarray([1, 2, 3]), np.asarray([1.0, np.inf, 0.5])),
-        lambda: recurrence_exponent(np.ones(1), np.ones(1), np.asarray([1, 2]), np.ones(2)),
     ],
 )
 def test_curves_without_an_answer_are_refused(call, assert_helpful):

@@ -9,7 +9,7 @@ import toy_envs
 from scripted import Scripted
 
 from loopwm.envs import Spaces
-from loopwm.errors import RunFailure
+from loopwm.errors import RunFailure, UsageError
 from loopwm.evaluation import run_episodes
 from loopwm.planning import CandidateReturns
 from loopwm.training import EvaluationStopped
@@ -21,10 +21,14 @@ def play(actor=None, source=toy_envs.Counting, **kwargs):
     return run_episodes(actor, source, spaces, **({"episodes": 5, "seed": 20} | kwargs))
 
 
-def expected_return(seed, longest=6):
+def length(seed, longest=6):
     env = toy_envs.Counting(longest)
     env.reset(seed=seed)
-    return sum(moment + 0.5 for moment in range(env.length))
+    return env.length
+
+
+def expected_return(seed):
+    return sum(moment + 0.5 for moment in range(length(seed)))
 
 
 def test_returns_are_those_of_the_first_episodes():
@@ -33,7 +37,10 @@ def test_returns_are_those_of_the_first_episodes():
     assert list(result.returns) == [expected_return(20 + i) for i in range(5)]
     assert len(set(result.returns)) > 1  # episodes of different lengths, over at different times
     assert result.loops_mean == 3.0 and result.decision_ms > 0.0
-    assert result.bound_max == 4.0 + actor.calls
+    lengths = [length(20 + i) for i in range(5)]
+    assert actor.calls == max(lengths)
+    # Of environment i at call c the bound is i + c, as long as its episode runs.
+    assert result.bound_max == max(i + steps for i, steps in enumerate(lengths))
     assert actor.explored == {False} and actor.seeds == [20]
     assert any(mask.any() for mask in actor.restarts)
 
@@ -81,6 +88,13 @@ def test_a_broken_environment_fails_the_run():
         play(Scripted(np.asarray(0)), source)
 
 
+@pytest.mark.parametrize("given", [{"episodes": 0}, {"max_steps": 0}, {"seed": -1}], ids=str)
+def test_what_cannot_be_played_is_refused(given, assert_helpful):
+    with pytest.raises(UsageError, match="cannot be played") as raised:
+        play(**given)
+    assert_helpful(raised)
+
+
 def test_it_gives_up_when_asked_to():
     actor = Scripted(np.full(1, 0.5, np.float32))
     with pytest.raises(EvaluationStopped):
@@ -123,10 +137,27 @@ class Weighing(Scripted):
         return state
 
 
+class Halting(Scripted):
+    """A model that takes as many loops as the number of its environment says."""
+
+    def _state(self, batch):
+        state = super()._state(batch)
+        state.stats.loops = np.arange(batch, dtype=float)
+        return state
+
+
+def test_loops_count_while_their_episode_runs():
+    found = play(Halting(np.full(1, 0.5, np.float32)), episodes=5)
+    lengths = [length(20 + i) for i in range(5)]
+    assert len(set(lengths)) > 1
+    wanted = sum(i * steps for i, steps in enumerate(lengths)) / sum(lengths)
+    assert found.loops_mean == pytest.approx(wanted)
+
+
 def test_candidates_count_while_their_episode_runs():
     actor = Weighing(np.full(1, 0.5, np.float32))
     found = play(actor, episodes=5).candidates
-    lengths = [len(play(seed=20 + i, episodes=1, record=6).episode.action) for i in range(5)]
+    lengths = [length(20 + i) for i in range(5)]
     assert found.decisions == sum(lengths) < 5 * actor.calls
     summed = sum(range(1, lengths[0] + 1))
     np.testing.assert_allclose(found.best * found.decisions, [summed, 2.0 * summed])

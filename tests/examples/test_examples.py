@@ -1,13 +1,16 @@
 """The examples and the README do what they say."""
 
+import functools
 import pathlib
 import re
 import shlex
 import sys
 
+import gymnasium as gym
 import pytest
 from run_fixtures import ROOT
 
+import loopwm
 from loopwm.cli.main import main
 
 EXAMPLES = ROOT / "examples"
@@ -58,15 +61,37 @@ def test_the_commands_of_the_custom_environments_guide(in_tmp, capsys, monkeypat
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.setattr(sys, "path", list(sys.path))
     short = ["--config", "debug", "--steps", "40"]
+    commands = set()
     for fence in re.findall(r"```bash\n(.*?)```", guide, re.DOTALL):
         for line in fence.splitlines():
             words = shlex.split(line)
             if words[0] != "loopwm":
                 continue
-            words = [str(in_tmp / "docking") if "runs/docking" in w else w for w in words[1:]]
-            words += short if words[0] == "train" else []
+            words = [word.replace("../runs", str(in_tmp)) for word in words[1:]]
+            if words[0] == "train":
+                words += ["--steps", "44"] if "--resume" in words else short
+            commands.add(words[0])
             assert main(words) == 0, (line, capsys.readouterr().err)
     assert "return" in capsys.readouterr().out
+    assert commands == {"check-env", "train", "evaluate", "export"}
+
+
+def test_the_python_of_the_custom_environments_guide(in_tmp, capsys, monkeypatch):
+    guide = (ROOT / "docs" / "custom_environments.md").read_text(encoding="utf-8")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import custom_env
+
+    names = {"gym": gym, "loopwm": loopwm, "Docking": custom_env.Docking}
+    names["observation"] = custom_env.Docking().reset(seed=0)[0]
+    short = functools.partial(loopwm.train, config="debug", quiet=True)
+    monkeypatch.setattr(loopwm, "train", short)
+    code = "\n".join(re.findall(r"```python\n((?:def|from).*?)```", guide, re.DOTALL))
+    code = code.replace("2500", "20").replace("3000", "24").replace("episodes=10", "episodes=1")
+    exec(compile(code, "docs/custom_environments.md", "exec"), names)
+    assert float(capsys.readouterr().out) < 0.0
+    observation, _ = names["env"].reset(seed=0)
+    action, _ = names["agent"].act(observation)
+    assert names["env"].action_space.contains(action)
 
 
 def test_the_stability_guide_runs(capsys):

@@ -1,12 +1,13 @@
 """Made-up comparisons: records with known errors, and a backend that trains nothing."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from loopwm.comparison import AbstractBackend, Job
+from loopwm.comparison.backends import Results
 from loopwm.evaluation.compare import SUITES, Cell, Record, Search, Status, Suite
 
 
@@ -94,7 +95,7 @@ class CountingBackend(AbstractBackend):
         self.cells: list[str] = []
         self.searches: list[str] = []
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    def run(self, jobs: Sequence[Job]) -> Results:
         """Answers them in their order."""
         for job in jobs:
             if self.stop_after is not None and len(self.cells) >= self.stop_after:

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopwm.errors import RunFailure
 from loopwm.models import Normalizer
+from loopwm.models.normalizer import LARGEST
 
 
 def _merged(batches) -> Normalizer:
@@ -69,3 +72,23 @@ def test_what_was_normalised_is_restored(rng):
     normalizer = _merged([data])
     restored = jax.vmap(normalizer.restore)(jax.vmap(normalizer)(jnp.asarray(data)))
     np.testing.assert_allclose(restored, data, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [2e19, -3e38, np.nan, np.inf])
+def test_entries_that_cannot_be_squared_are_named(value, assert_helpful):
+    batch = np.array([[0.0, 1.0, 2.0], [0.0, value, 1.0]])
+    with pytest.raises(RunFailure, match=f"holds {value:g} at entry 1".replace("+", r"\+")) as said:
+        Normalizer.create(3).update(batch)
+    assert_helpful(said)
+    # Those that do not follow what is seen are left alone.
+    batch[1, 1] = 2e19
+    left = Normalizer.create(3).update(batch, np.array([True, False, True]))
+    np.testing.assert_array_equal(left.variance[1], 1.0)
+
+
+def test_the_largest_entries_are_normalised():
+    batch = np.array([[LARGEST], [-LARGEST]])
+    normalizer = Normalizer.create(1).update(batch)
+    np.testing.assert_allclose(
+        jax.vmap(normalizer)(jnp.asarray(batch, jnp.float32)), [[1.0], [-1.0]], rtol=1e-5
+    )

@@ -46,3 +46,10 @@ def test_the_key_decides():
     again = coloured_noise(1.0, (3, 5, 1), key=jax.random.key(0))
     np.testing.assert_array_equal(one, again)
     assert not jnp.any(one == two)
+
+
+def test_the_largest_exponents_leave_the_constant_and_the_lowest_frequency():
+    noise = drawn(1e4, 8, 4000)
+    power = np.mean(np.abs(np.fft.fft(noise, axis=1)) ** 2, axis=(0, 2))
+    assert power[0] == pytest.approx(power[1], rel=0.1) and np.all(power[2:7] < 1e-6)
+    np.testing.assert_allclose(noise.std(axis=0), np.ones((8, 2)), atol=0.06)

@@ -14,6 +14,7 @@ from loopwm.stability import (
     UpdateDeclaration,
     UpperBound,
     certify,
+    certify_transition,
 )
 
 STATE = np.zeros(3, np.float32)
@@ -109,3 +110,48 @@ def test_complex_weights_are_refused(key, assert_helpful):
         with pytest.raises(UsageError, match="complex") as raised:
             certify(eqx.nn.Sequential([module, eqx.nn.Lambda(jnp.abs)]), STATE)
         assert_helpful(raised)
+
+
+class _Undeclared(eqx.Module):
+    def declare(self):
+        return None
+
+    def declare_transition(self):
+        return {"radius": 1.0}
+
+
+class _Constant(eqx.Module):
+    lipschitz: float = 0.5
+
+    def __call__(self, h):
+        return 0.5 * h
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: certify(_Undeclared()), "returned NoneType"),
+        (lambda: certify_transition(_Undeclared()), "returned dict"),
+        (lambda: certify(_Core), "is a class"),
+        (lambda: certify_transition(_Undeclared), "declares no bound"),
+        (lambda: certify(_Constant(), STATE), "no method"),
+    ],
+)
+def test_what_declares_nothing_is_refused(make, words, assert_helpful):
+    with pytest.raises(UsageError, match=words) as raised:
+        make()
+    assert_helpful(raised.value)
+
+
+def test_a_certificate_computes_in_float64_whatever_it_is_given():
+    certificate = certify(_Core(UpperBound(0.9)))
+    found = certificate.error_bound(jnp.float32(0.123), jnp.float32(1e-7))
+    assert type(found) is float
+    assert found == certificate.error_bound(float(np.float32(0.123)), float(np.float32(1e-7)))
+    assert certificate.sufficient_depth(jnp.float32(1e-3), jnp.float32(1.0)) > 0
+
+
+def test_a_depth_suffices_for_errors_whose_quotient_vanishes():
+    certificate = certify(_Core(UpperBound(0.9)))
+    depth = certificate.sufficient_depth(1e-300, 1e300)
+    assert depth == pytest.approx(-600 * np.log(10.0) / np.log(certificate.rate), abs=1.0)

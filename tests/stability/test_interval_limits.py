@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from loopwm.errors import UsageError
-from loopwm.stability import Level, Norm, UpperBound, exact_norm
+from loopwm.stability import Level, Norm, UpperBound, exact_norm, verify
 from loopwm.stability.interval import Interval, enclose, jacobian_enclosure, lipschitz_on
+from loopwm.stability.interval.region import upper_norm
 
 
 @pytest.mark.parametrize(
@@ -185,3 +186,21 @@ def test_programs_that_are_refused(function, said, assert_helpful):
     with pytest.raises(UsageError, match=said) as raised:
         enclose(function, Interval.ball(np.zeros(2), 0.1))
     assert_helpful(raised)
+
+
+@pytest.mark.parametrize("norm", [Norm.TWO, Norm.P, Norm.TOKENS, Norm.INFINITY])
+def test_slopes_whose_squares_vanish_are_not_lost(norm):
+    box = Interval(-np.ones((2, 2)), np.ones((2, 2)))
+    weights = np.ones((2, 2)) if norm is Norm.P else None
+    with jax.enable_x64(True):
+
+        def there_and_back(x):
+            return (x * 1e-200) * 2e200
+
+        assert float(lipschitz_on(there_and_back, box, norm, weights)) >= 2.0
+        found = verify(there_and_back, np.zeros((2, 2)), radius=0.1, norm=norm, weights=weights)
+    assert not found.verified
+
+
+def test_the_largest_numbers_have_a_norm():
+    assert upper_norm(Interval.exact(np.full(2, 1.7e308)), Norm.TWO) == np.inf

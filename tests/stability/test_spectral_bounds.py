@@ -3,6 +3,7 @@
 import jax
 import jax.extend
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given
@@ -168,3 +169,21 @@ def test_exact_norm_refuses_nonfinite_entries(bad, assert_helpful):
 @pytest.mark.parametrize("entry", [1.3e-38, 1.6e38, 2.5e38])
 def test_gram_bound_of_numbers_at_the_ends_of_float32(entry):
     assert entry * 0.999 <= float(_jitted(np.full((1, 1), entry, np.float32))) <= entry * 1.001
+
+
+@pytest.mark.parametrize("bound", [exact_norm, gram_bound])
+def test_only_matrices_have_a_spectral_norm(bound, assert_helpful):
+    jaxtyping.config.update("jaxtyping_disable", True)  # as users run it
+    try:
+        for shape in ((3,), (2, 3, 3)):
+            with pytest.raises(UsageError, match="no matrix") as raised:
+                bound(np.ones(shape, np.float32))
+            assert_helpful(raised.value)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_an_empty_matrix_has_norm_0(shape):
+    assert float(exact_norm(np.ones(shape))) == 0.0
+    assert float(gram_bound(jnp.ones(shape))) == 0.0

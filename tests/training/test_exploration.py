@@ -31,6 +31,33 @@ def test_what_rewards_tell(action, reward, expected):
     assert tells_of_states(action, reward.astype(np.float32)) is expected
 
 
+def test_as_many_numbers_of_an_action_as_steps_explain_nothing():
+    rng = np.random.default_rng(1)
+    action = rng.uniform(-1.0, 1.0, (600, 60)).astype(np.float32)
+    state, cost = rng.normal(size=600).astype(np.float32), -np.sum(action**2, axis=1)
+    # 121 coefficients fit whatever 100 steps paid.
+    for count in (50, 100, 121, 130, 600):
+        assert not tells_of_states(action[:count], cost[:count])
+        assert tells_of_states(action[:count], state[:count])
+    # Actions that are held come again: the same action with another reward.
+    held = np.repeat(action[:20], 5, axis=0)
+    assert tells_of_states(held, state[:100])
+    assert not tells_of_states(held, np.repeat(cost[:20], 5))
+    one_hot = np.eye(300, dtype=np.float32)[rng.integers(0, 300, 600)]
+    assert tells_of_states(one_hot, state) and tells_of_states(one_hot[:250], state[:250])
+    assert not tells_of_states(one_hot, one_hot @ state[:300])
+
+
+def test_costs_of_many_categories_are_told_from_states():
+    rng = np.random.default_rng(2)
+    drawn = rng.integers(0, 20, (1500, 20))
+    action = np.eye(20, dtype=np.float32)[drawn].reshape(1500, 400)
+    cost = action @ rng.normal(size=400).astype(np.float32)
+    assert not tells_of_states(action, cost)
+    assert tells_of_states(action, cost + rng.normal(size=1500).astype(np.float32))
+
+
+steps = Replay.steps
 CONFIG = CollectionConfig(random_steps=20, search_steps=300)
 
 
@@ -58,6 +85,36 @@ def test_learning_begins_when_there_is_something_to_plan_for():
     assert begun(lambda step: -1.0, terminated=123) == 124
     # A reward that comes late is seen at the next look, every 50 steps.
     assert begun(lambda step: float(step >= 60)) == 100
+
+
+def test_rewards_are_looked_at_more_rarely_where_actions_are_long(monkeypatch):
+    replay, everyone, nothing = Replay(1000, 1, 1, 120), np.ones(1, bool), np.zeros(1, bool)
+    replay.begin(np.zeros((1, 1), np.float32), everyone)
+    looks = []
+    monkeypatch.setattr(Replay, "steps", lambda self: looks.append(step) or steps(self))
+    for step in range(1, 300):
+        action = np.eye(120, dtype=np.float32)[[step % 120]]
+        paid = np.ones(1, np.float32)
+        replay.add(action, paid, nothing, nothing, np.zeros((1, 1), np.float32), everyone)
+        assert not may_learn(replay, CONFIG, step - 1, step)
+    assert looks == [20, 120, 240]
+
+
+@pytest.mark.parametrize("length, expected", [(10, 300), (1, 300)])
+def test_a_decision_that_the_end_cuts_short_is_no_news(length, expected):
+    """Of repeated actions the last one is worth less where time runs out in it."""
+    replay, everyone = Replay(1000, 1, 1, 1), np.ones(1, bool)
+    replay.begin(np.zeros((1, 1), np.float32), everyone)
+    for step in range(1, 400):
+        cut = np.array([step % length == 0])
+        paid = np.where(cut, -2.0, -3.0).astype(np.float32)
+        action, seen = np.full((1, 1), np.sin(step), np.float32), np.zeros((1, 1), np.float32)
+        replay.add(action, paid, np.zeros(1, bool), cut, seen, everyone)
+        if cut[0]:
+            replay.begin(seen, everyone)
+        if may_learn(replay, CONFIG, step - 1, step):
+            break
+    assert step == expected
 
 
 def test_numbers_of_steps_below_one_are_refused(assert_helpful):

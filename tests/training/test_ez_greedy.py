@@ -1,14 +1,28 @@
 """Random actions that are held among planned ones."""
 
 import dataclasses
+import functools
 import itertools
 
+import equinox as eqx
+import jax
 import numpy as np
 import pytest
 
+from loopwm.agents import RandomAgent
+from loopwm.envs import Spaces
+from loopwm.errors import RunFailure
+from loopwm.models import Sizes, build_networks
 from loopwm.run import resolve_config
 from loopwm.session import Session
-from loopwm.training import CollectionConfig, RunFolder
+from loopwm.training import (
+    CollectionConfig,
+    Replay,
+    RunFolder,
+    RunTelemetry,
+    Trainer,
+    init_learner,
+)
 from loopwm.training.ez_greedy import EzGreedy
 
 ENVS, PLANNED = 3, -1.0
@@ -87,6 +101,56 @@ def test_environments_are_apart_and_an_episode_that_begins_lets_go():
     let_go = taken(400, 0.05, (50, 50), over=(begins + 10,))
     np.testing.assert_array_equal(let_go[: begins + 10], actions[: begins + 10])
     assert let_go[begins + 10, 0] == PLANNED
+
+
+def trainer_of(seed, folder, monkeypatch):
+    """The trainer of a run that has not begun, with shapes in the place of weights."""
+    config = resolve_config(
+        "Pendulum-v1", config="debug", seed=seed, overrides={"collection": {"epsilon": 1.0}}
+    )
+    spaces = Spaces.of_source("Pendulum-v1")
+    layout = spaces.action.layout
+    networks = functools.partial(
+        build_networks, config.model, config.heads, Sizes(3, 1), actions=layout
+    )
+    state = eqx.filter_eval_shape(
+        lambda key: init_learner(networks(key=key), config.learner, key=key), jax.random.key(0)
+    )
+    agent = RandomAgent(actions=layout, spaces=spaces)
+    monkeypatch.setattr(Trainer, "_actor_of", lambda self, networks: agent)
+    return Trainer(
+        config,
+        RunFolder(folder),
+        spaces,
+        state,
+        Replay(30, 1, 3, 1),
+        make_actor=lambda *_: agent,
+        random_actors=(agent, agent),
+        evaluate=lambda *_: pytest.fail("nothing is evaluated here"),
+        summarise=lambda *_: {},
+        threshold=None,
+        telemetry=RunTelemetry(RunFolder(folder), 1, 0, quiet=True),
+    )
+
+
+def test_what_is_held_is_no_other_runs_random_action(tmp_path, monkeypatch):
+    """Runs that differ by one in their seed are taken for independent ones."""
+    seen, planned = np.zeros((1, 3), np.float32), np.zeros((1, 1), np.float32)
+    one, next_one = (trainer_of(seed, tmp_path, monkeypatch) for seed in (4, 5))
+    one._holds._hold = (1, 1)
+    held = [float(one._holds.apply(seen, planned)[0, 0]) for _ in range(6)]
+    state, random = next_one._random_state, []
+    for _ in range(6):
+        action, state = next_one._random[0].act(seen, state, explore=True)
+        random.append(float(action[0, 0]))
+    assert len({*held}) == 6 and not {*held} & {*random}
+
+
+def test_an_observation_too_large_to_normalise_ends_a_run(tmp_path, monkeypatch, assert_helpful):
+    trainer = trainer_of(0, tmp_path, monkeypatch)
+    with pytest.raises(RunFailure, match=r"holds 1e\+20 at entry 2.*no checkpoint") as raised:
+        trainer._see(np.array([[0.0, 0.0, 1e20]], np.float32))
+    assert_helpful(raised)
 
 
 def test_a_run_holds_random_actions_once_it_learns(tmp_path, compile_cache):

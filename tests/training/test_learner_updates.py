@@ -167,7 +167,7 @@ def test_temperature_moves_by_the_mean_over_the_actions_entries():
     before = float(state.log_temperature)
     batch = dataclasses.replace(batch, action=action)
     state, metrics = update(state, batch, Normalizer.create(3), 1.0, CONFIG)
-    missing = policy.target_entropy() - float(metrics.terms.entropy)
+    missing = policy.target_entropy().sum() - float(metrics.terms.entropy)
     moved = float(state.log_temperature) - before
     np.testing.assert_allclose(moved, CONFIG.temperature_rate * missing / 6, rtol=1e-4)
 

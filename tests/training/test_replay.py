@@ -327,3 +327,16 @@ def test_without_an_end_all_sequences_are_drawn_alike():
         replay.add(z, z[0], ~mask, ~mask, z, mask)
     batches = [replay.sample(2, 4, 2, np.random.default_rng(0), ends) for ends in (0.0, 0.5)]
     np.testing.assert_array_equal(batches[0].observation, batches[1].observation)
+
+
+def test_steps_know_where_time_ran_out(rng):
+    model = Model(3 * 25, 3, rng)
+    for _ in range(120):
+        model.step()
+        _, reward, cut = model.replay.steps()
+        found = dict(zip(reward.tolist(), cut.tolist(), strict=True))
+        stored = [(e, s) for rows in model.steps for e, s in rows if e.reward(s) in found]
+        ends = [(e.terminates, s == e.length - 1) for e, s in stored]
+        assert [found[e.reward(s)] for e, s in stored] == [last and not t for t, last in ends]
+        assert model.replay.has_termination == ((True, True) in ends)
+    assert model.replay.action_size == 3

@@ -1,5 +1,6 @@
 """A run's folder: refused when used, and no file is ever half-written."""
 
+import errno
 import os
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from loopwm import settings
 from loopwm.errors import UsageError
 from loopwm.run import resolve_config
-from loopwm.training import RunFolder
+from loopwm.training import RunFolder, run_folder
 from loopwm.training.run_folder import read_yaml, write_text
 
 CONFIG = resolve_config("CartPole-v1", config="debug")
@@ -50,6 +51,18 @@ def test_a_used_folder_is_refused_and_left_alone(tmp_path, what, assert_helpful)
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_folder_that_could_not_be_finished_is_not_left_behind(tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "write_text", full)
+        with pytest.raises(UsageError, match="No space left"):
+            RunFolder.create(tmp_path / "run", CONFIG)
+    # Where there is space again, the same command works.
+    RunFolder.create(tmp_path / "run", CONFIG)
+
+
 def test_a_folder_below_a_file_is_refused(tmp_path, assert_helpful):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written") as raised:
@@ -71,7 +84,16 @@ def test_what_is_no_run_is_refused(tmp_path, what, assert_helpful):
 
 @pytest.mark.parametrize(
     "text",
-    ["hydra: {run: x}", "seed: one", "- a\n- b", "{", "model: 5", "steps: -1", b"\xff\xfe\x00"],
+    [
+        "hydra: {run: x}",
+        "seed: one",
+        "- a\n- b",
+        "{",
+        "model: 5",
+        "steps: -1",
+        "steps: 2026-13-45",
+        b"\xff\xfe\x00",
+    ],
 )
 def test_a_foreign_configuration_is_refused_by_name(tmp_path, text, assert_helpful):
     content = text if isinstance(text, bytes) else text.encode()
@@ -90,9 +112,11 @@ def test_evaluations_are_appended_and_cut(tmp_path):
         folder.append_eval(record)
     assert folder.read_evals() == records
     assert folder.read_evals(up_to=100) == records[:2]
-    with open(folder.evals_file, "a") as file:
-        file.write('{"env_steps": 20')  # a kill in the middle of a line
-    assert folder.read_evals() == records
+    whole = folder.evals_file.read_bytes()
+    # A kill in the middle of a line, and what else a disk may hold.
+    for half in (b'{"env_steps": 20', b"\xff\xfe", b"20", b"{}"):
+        folder.evals_file.write_bytes(whole + half)
+        assert folder.read_evals() == records
     folder.rewrite_evals(records[:1])
     assert folder.evals_file.read_text().count("\n") == 1
     assert folder.read_evals() == records[:1]

@@ -196,6 +196,8 @@ def test_bad_settings_and_data_are_refused(assert_helpful):
         {"horizon": DeferredConfig()},
         {"updates": 0},
         {"learning_rate": 0.0},
+        {"gradient_clip": float("nan")},
+        {"auxiliary_weight": -1.0},
         {"consistency_weight": -1.0},
     ):
         with pytest.raises(UsageError, match=next(iter(change))) as raised:
@@ -205,3 +207,9 @@ def test_bad_settings_and_data_are_refused(assert_helpful):
     with pytest.raises(UsageError, match="3 steps and horizon.steps is 2") as raised:
         train_open_loop(Adding(jnp.ones(())), data, good, difference, key=jax.random.key(0))
     assert_helpful(raised)
+    # Rows that are not there would be read as the last one.
+    for observations, actions in (((4, 2, 1), (4, 2, 1)), ((3, 3, 1), (4, 2, 1)), ((0, 3, 1),) * 2):
+        data = Trajectories(jnp.zeros(observations), jnp.zeros((actions[0], 2, 1)))
+        with pytest.raises(UsageError, match="observations of shape") as raised:
+            train_open_loop(Adding(jnp.ones(())), data, good, difference, key=jax.random.key(0))
+        assert_helpful(raised)

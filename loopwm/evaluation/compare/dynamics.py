@@ -45,7 +45,7 @@ class Scale:
 
     mean: Float[np.ndarray, " observation"]
     deviation: Float[np.ndarray, " observation"]
-    """1 for entries that do not vary."""
+    """1 for entries that vary by no more than a millionth of their size, which may be rounding."""
     reward: float
     """Largest absolute reward, 1 where there is none."""
 
@@ -53,11 +53,11 @@ class Scale:
     def of(cls, episodes: list[Episode]) -> "Scale":
         """Mean, deviation and reward scale of episodes."""
         seen = np.concatenate([e.observation for e in episodes]).astype(np.float64)
-        deviation = seen.std(axis=0)
+        deviation, size = seen.std(axis=0), np.abs(seen).max(axis=0)
         largest = max(float(np.max(np.abs(e.reward))) for e in episodes)
         return cls(
             mean=seen.mean(axis=0).astype(np.float32),
-            deviation=np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32),
+            deviation=np.where(deviation > 1e-6 * size, deviation, 1.0).astype(np.float32),
             reward=largest if largest > 0.0 else 1.0,
         )
 

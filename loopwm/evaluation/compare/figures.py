@@ -36,8 +36,9 @@ def _style(family: str) -> dict[str, object]:
     number = list(FAMILIES).index(family)
     ours = family == OURS
     return {
-        "color": colormaps["tab10"](number),
-        "marker": _MARKERS[number],
+        # There may be more families than colours, so marks repeat in a round of another length.
+        "color": colormaps["tab10"](number % 10),
+        "marker": _MARKERS[number % len(_MARKERS)],
         "lw": 2.4 if ours else 1.2,
         "ms": 6 if ours else 4,
         "zorder": 4 if ours else 3,
@@ -197,7 +198,7 @@ def profile_figure(analysis: Analysis, theme: Theme) -> Figure:
         strata = [p.values for p in here if p.family == family]
         if not strata:
             continue
-        shares = [profile(strata, float(t), below=True) for t in thresholds]
+        shares = [profile(strata, float(t)) for t in thresholds]
         style = _style(family)
         colour, width = style["color"], style["lw"]
         middle = [s.estimate for s in shares]

@@ -37,7 +37,7 @@ class Ratio:
     bound: str
     """`exact`; `at least`: the other family does not come down to what our smallest model reaches;
     `at most`: ours does not come down to what the other family's smallest model reaches; `open`:
-    several tasks with bounds on both sides."""
+    both, on several tasks or within the tolerance of one."""
     interval: bool
     """Whether there are seeds enough for an interval."""
     tasks: int = 1

@@ -80,13 +80,13 @@ def log_episodes(task: Task, protocol: DynamicsProtocol, *, seed: int) -> list[E
     env = make(task.env)
     try:
         spaces = Spaces.of(env)
-        env.action_space.seed(seed)
-        rng = np.random.default_rng(seed)
+        actions, rng = env.action_space, np.random.default_rng(seed)
+        actions.seed(seed)  # kept, since an environment may make another one when asked again
         episodes: list[Episode] = []
         for half in range(2):
             made, goal = 0, protocol.env_steps // 2
             while made < goal:
-                actor = _Held(env, rng) if half == 0 else _Driven(env, rng, task)
+                actor = _Held(actions, rng) if half == 0 else _Driven(actions, rng, task)
                 first = seed if not episodes else None
                 episodes.append(_play(env, spaces, actor, protocol.longest, first))
                 made += len(episodes[-1].action)
@@ -98,15 +98,15 @@ def log_episodes(task: Task, protocol: DynamicsProtocol, *, seed: int) -> list[E
 class _Held:
     """Random actions, each held for a log-uniform number of steps."""
 
-    def __init__(self, env: gym.Env, rng: np.random.Generator):
-        self.env, self.rng, self.left = env, rng, 0
+    def __init__(self, actions: gym.Space, rng: np.random.Generator):
+        self.actions, self.rng, self.left = actions, rng, 0
         self.action = None
 
     def __call__(self, observation: object) -> object:
         del observation
         if self.left == 0:
             self.left = int(held_steps(self.rng.uniform(size=1), _HOLD)[0])
-            self.action = self.env.action_space.sample()
+            self.action = self.actions.sample()
         self.left -= 1
         return self.action
 
@@ -114,13 +114,13 @@ class _Held:
 class _Driven:
     """A hand-written rule with random actions among its own; random ones alone without a rule."""
 
-    def __init__(self, env: gym.Env, rng: np.random.Generator, task: Task):
-        self.env, self.rng = env, rng
+    def __init__(self, actions: gym.Space, rng: np.random.Generator, task: Task):
+        self.actions, self.rng = actions, rng
         self.rule = None if task.driver is None else DRIVERS[task.driver]
 
     def __call__(self, observation: object) -> object:
         if self.rule is None or self.rng.uniform() < _RANDOM:
-            return self.env.action_space.sample()
+            return self.actions.sample()
         assert isinstance(observation, np.ndarray)
         return self.rule(observation)
 
@@ -196,7 +196,10 @@ def sequences(
         for start in range(len(episode.action) - (length - 1 if whole else 0))
     ]
     if not starts:
-        raise RunFailure(f"No logged episode has {length} steps; lower the sequence's length.")
+        raise RunFailure(
+            f"No logged episode has {length} steps, which a sequence takes; choose a task with "
+            "longer episodes."
+        )
     order = np.random.default_rng((seed, 2)).permutation(len(starts))[:most]
     rows = [_cut(episodes[number], start, length) for number, start in (starts[i] for i in order)]
     return Sequences(*(np.stack(column) for column in zip(*rows, strict=True)))
@@ -224,7 +227,8 @@ def load_or_log(
 ) -> list[Episode]:
     """The logged episodes of a task and seed, from their file or played now.
 
-    Several processes may do this at once: each would write the same bytes, whole.
+    Several processes may do this at once. The first file stays and is what all of them give: every
+    model has the same data even where the seed does not decide what an environment does.
 
     Args:
         folder: folder of such files; made if missing.
@@ -234,16 +238,22 @@ def load_or_log(
     """
     name = f"{task.slug}.{protocol.env_steps}.{protocol.longest}.seed{seed}.npz"
     path = pathlib.Path(folder) / name
-    try:
-        return _read(path)
-    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError):
-        pass  # missing or half-written: it is made again
+    if (found := _read(path, task)) is not None:
+        return found
+    path.unlink(missing_ok=True)
     episodes = log_episodes(task, protocol, seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **_arrays(episodes))
-    os.replace(temporary, path)
+        np.savez_compressed(file, allow_pickle=False, task=task.env, **_arrays(episodes))
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return _read(path, task) or episodes
+    except OSError:  # a file system without links
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return episodes
 
 
@@ -258,9 +268,15 @@ def _arrays(episodes: list[Episode]) -> dict[str, np.ndarray]:
     }
 
 
-def _read(path: pathlib.Path) -> list[Episode]:
-    with np.load(io.BytesIO(path.read_bytes())) as file:
-        arrays = {name: file[name] for name in file.files}
+def _read(path: pathlib.Path, task: Task) -> list[Episode] | None:
+    """The episodes of a file; None where it is missing, half-written, or of another task."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as file:
+            arrays = {name: file[name] for name in file.files}
+        if str(arrays["task"]) != task.env:
+            return None  # both names make the same file's name
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, ValueError):
+        return None
     lengths = arrays["lengths"]
     ends = np.cumsum(lengths)
     episodes = []

@@ -46,15 +46,18 @@ def nrmse_at(
 ) -> float | None:
     """NRMSE after `step` imagined steps, of the sequences that are as long.
 
-    None for too few of them, and where they all end in the same observation, which is missed: there
-    is no spread then that an error could be measured by.
+    None for too few of them, and where they all end in the same observation: there is no spread
+    then that an error could be measured by. So it is for every model, whatever it predicts.
     """
     if step > valid.shape[1]:
         return None
     rows = valid[:, step - 1]
     if rows.sum() < LEAST_SEQUENCES:
         return None
-    found = nrmse(predicted[rows, step - 1], target[rows, step - 1])
+    wanted = target[rows, step - 1]
+    if np.all(wanted == wanted[0]):
+        return None
+    found = nrmse(predicted[rows, step - 1], wanted)
     return found if np.isfinite(found) else None
 
 

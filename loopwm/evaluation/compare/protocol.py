@@ -2,8 +2,6 @@
 
 import dataclasses
 
-from loopwm.errors import UsageError
-
 
 @dataclasses.dataclass(frozen=True)
 class Search:
@@ -16,7 +14,7 @@ class Search:
     share: float = 0.4
     """Length of a trial, as a share of the full training."""
     seed: int = 10_000
-    """Seed of data and weights of all trials; never one of a cell's."""
+    """Seed of data, weights and episodes of all trials; never one of a cell's."""
 
     @property
     def trials(self) -> int:
@@ -63,7 +61,10 @@ class ControlProtocol:
     env_steps: int = 1_000
     """Env steps of a run."""
     episodes: int = 20
-    """Episodes of the evaluation at the end."""
+    """Episodes of the evaluation at the end, at most 1,000."""
+    first_episode: int = 2_000_000
+    """Environment's seed of the first of them where training had seed 0; a seed further, they begin
+    1,000 further, so that no two trainings from different seeds are judged by the same episodes."""
     preset: str = "classic_control"
     """Preset of `loopwm train` that everything but model and learning rate is taken from."""
     depths: tuple[int, ...] = (1, 2, 4, 8)
@@ -82,9 +83,3 @@ class ControlProtocol:
 
 
 Protocol = DynamicsProtocol | ControlProtocol
-
-
-def check_protocol(protocol: Protocol) -> None:
-    """Raises UsageError for a search without trials."""
-    if protocol.search.trials < 1:
-        raise UsageError("The search has no trials; give at least one learning rate and shape.")

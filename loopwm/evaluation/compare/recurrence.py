@@ -36,7 +36,8 @@ def fit_worth(
 
     B(r) is the number of different blocks whose interquartile mean error equals that of r loops,
     by interpolation in log(error) and log(blocks) along the running minimum of the stacks; where
-    r loops do better than every stack it is the largest stack, where they do worse the smallest.
+    r loops do better than every stack it is the smallest of the best stacks, where they do worse
+    than all the smallest of all.
 
     Args:
         looped: errors by number of loops and seed.

@@ -125,18 +125,14 @@ def iqm_interval(strata: Sequence[Float[np.ndarray, " _"]]) -> Interval:
     return bootstrap(pooled_iqm, strata)
 
 
-def profile(
-    strata: Sequence[Float[np.ndarray, " _"]], threshold: float, *, below: bool
-) -> Interval:
-    """Share of all runs that are at or below a threshold, or at or above it, with its interval.
+def profile(strata: Sequence[Float[np.ndarray, " _"]], threshold: float) -> Interval:
+    """Share of all runs that are at or below a threshold, with its interval.
 
     Source: performance profiles, Dolan and Moré 2002, as in 2108.13264.
     """
 
     def share(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
         del axis
-        joined = np.concatenate(drawn, axis=-1)
-        inside = joined <= threshold if below else joined >= threshold
-        return np.asarray(np.mean(inside, axis=-1))
+        return np.asarray(np.mean(np.concatenate(drawn, axis=-1) <= threshold, axis=-1))
 
     return bootstrap(share, strata)

@@ -27,7 +27,7 @@ def shown(ratio: Ratio) -> str:
     """A ratio with its interval, such as "2.1 (95 % interval 1.5 to 3.0)"."""
     bound = "" if ratio.bound in ("exact", "open") else f"{ratio.bound} "
     if ratio.estimate is None:
-        middle = "no number on either side (not reached)"
+        middle = "no number, bounded on neither side"
     else:
         middle = f"{bound}{ratio.estimate:.3g}"
     if not ratio.interval:
@@ -50,9 +50,11 @@ def verdict(analysis: Analysis) -> str:
     sentences += _versus_sentences(analysis.versus)
     sentences += worth_sentences(analysis)
     sentences += search_sentences(analysis)
-    if suite.seeds < ENOUGH_SEEDS:
+    fewest = min((len(place.by_seed) for place in analysis.places), default=suite.seeds)
+    if fewest < ENOUGH_SEEDS:
+        where = "" if fewest == suite.seeds else " at some places"
         sentences.append(
-            f"With {suite.seeds} seed(s), fewer than {ENOUGH_SEEDS}, intervals are too rough to "
+            f"With {fewest} seed(s){where}, fewer than {ENOUGH_SEEDS}, intervals are too rough to "
             "rest a claim on."
         )
     return " ".join(sentences)
@@ -94,10 +96,19 @@ def _ratio_sentences(analysis: Analysis) -> list[str]:
                     f"At equal {equal} the looped world model needs {said} parameters than the "
                     f"{listed}."
                 )
-    if any(s.ratio.bound != "exact" for s in overall):
+    bounds = {scoped.ratio.bound for scoped in overall}
+    if bounds & {"at least", "at most"}:
         found.append(
             "Where a ratio is a bound, one family did not come down to what the smallest model of "
             "the other reaches (not reached within these sizes)."
+            if analysis.errors
+            else "Where a ratio is a bound, the smallest model of one family reaches within 5 % "
+            "what the other comes up to, or more (not reached within these sizes)."
+        )
+    if "open" in bounds:
+        found.append(
+            "Where there is no number, the smallest models of both families reach what they are "
+            "compared at, on the same task or each on another, so that nothing bounds the ratio."
         )
     smallest, largest = min(analysis.suite.sizes), max(analysis.suite.sizes)
     found.append(
@@ -167,7 +178,7 @@ def search_sentences(analysis: Analysis) -> list[str]:
 
 
 def losses(analysis: Analysis) -> list[str]:
-    """Where looping lost: each family, task and size at which the whole interval says so."""
+    """Where looping lost by the whole interval: at a task and size, and in number of parameters."""
     found = []
     for v in analysis.versus:
         if v.better is not False:
@@ -185,9 +196,10 @@ def losses(analysis: Analysis) -> list[str]:
             )
         found.append(f"{v.task}, {v.size:,} parameters: the {FAMILIES[v.family].words} {much}.")
     for scoped in analysis.ratios:
-        if scoped.scope != "all" and word(scoped.ratio) == MORE:
+        if word(scoped.ratio) == MORE:
+            scope = "all tasks" if scoped.scope == "all" else scoped.scope
             found.append(
-                f"{scoped.scope}: at equal {'error' if analysis.errors else 'return'} ours needs "
+                f"{scope}: at equal {'error' if analysis.errors else 'return'} ours needs "
                 f"more parameters than the {_item(scoped)}."
             )
     return found

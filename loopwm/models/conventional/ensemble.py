@@ -12,6 +12,7 @@ from loopwm.errors import UsageError
 from loopwm.models.conventional.base import AbstractOnePassModel
 from loopwm.models.latent import check_positive_sizes, scaled
 from loopwm.models.observations import View, build_decoder, build_encoder
+from loopwm.models.ranges import check_not_negative
 from loopwm.models.world_model import Sizes, WorldModelBuilder
 from loopwm.nn import MLP, ImageDecoder, ImageEncoder, SoftNorm
 
@@ -40,8 +41,7 @@ class EnsembleConfig(WorldModelBuilder):
         check_positive_sizes(self, "latent", "hidden", "width", "layers")
         if self.members < 2:
             raise UsageError(f"model.members is {self.members}; give at least 2.")
-        if not self.bound_weight >= 0.0:
-            raise UsageError(f"model.bound_weight is {self.bound_weight}; give 0 or more.")
+        check_not_negative("model.", self, "bound_weight")
 
     def at_width(self, width: int) -> "EnsembleConfig":
         """The same proportions with members of that width, and as many of them."""

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.models.conventional.base import AbstractOnePassModel
 from loopwm.models.latent import check_positive_sizes, scaled
 from loopwm.models.observations import View, build_decoder, build_encoder
+from loopwm.models.ranges import check_not_negative
 from loopwm.models.world_model import Sizes, WorldModelBuilder
 from loopwm.nn import MLP, ImageDecoder, ImageEncoder
 from loopwm.nn.mlp import LayerNormLinear
@@ -55,11 +57,11 @@ class RSSMConfig(WorldModelBuilder):
     def __post_init__(self):
         """Refuses numbers outside their ranges."""
         check_positive_sizes(self, "groups", "classes", "width", "hidden")
+        object.__setattr__(self, "imagination", member(Code, self.imagination, "model.imagination"))
         if not 0.0 < self.unimix < 1.0:
             raise UsageError(f"model.unimix is {self.unimix}; give a value in (0, 1).")
-        for name in ("free_nats", "dynamics_weight", "representation_weight"):
-            if not getattr(self, name) >= 0.0:
-                raise UsageError(f"model.{name} is {getattr(self, name)}; give 0 or more.")
+        weights = ("dynamics_weight", "representation_weight")
+        check_not_negative("model.", self, "free_nats", *weights)
 
     def at_width(self, width: int) -> "RSSMConfig":
         """The same proportions with h of that size; the classes stay as they are."""

@@ -23,6 +23,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Array, Float
 
+from loopwm.choices import member
 from loopwm.errors import UsageError
 from loopwm.stability.bounds import Level, UpperBound
 from loopwm.stability.interval import arithmetic as ia
@@ -105,6 +106,7 @@ def lipschitz_on(
     Raises:
         UsageError: as in `enclose`, or the norm and the weights or shapes do not fit.
     """
+    norm = member(Norm, norm, "norm")
     check_weights(norm, weights, box.shape)
     node = run(trace(function, box.shape), Region.from_box(box, norm, weights), slopes=True)
     return bound_of(node, box.shape, norm, weights)

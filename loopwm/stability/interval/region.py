@@ -104,11 +104,16 @@ class Region:
         """Dual norms of slopes given as |s|, shape (entries, n), up to rounding."""
         if self.norm is Norm.INFINITY:
             return sizes.sum(axis=0)
+        if self.norm is not Norm.TOKENS:
+            sizes = sizes / self.root.reshape(-1, 1)
+        # The largest is taken out, so that the squares of small ones do not vanish.
+        largest = sizes.max(axis=0, initial=0.0)
+        unit = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+        squares = (sizes / unit) ** 2
         if self.norm is Norm.TOKENS:
-            tokens = sizes.reshape(math.prod(self.center.shape[:-1]), -1, sizes.shape[-1])
-            return np.sqrt((tokens * tokens).sum(axis=1)).sum(axis=0)
-        scaled = sizes / self.root.reshape(-1, 1)
-        return np.sqrt((scaled * scaled).sum(axis=0))
+            tokens = squares.reshape(math.prod(self.center.shape[:-1]), -1, squares.shape[-1])
+            return unit * np.sqrt(tokens.sum(axis=1)).sum(axis=0)
+        return unit * np.sqrt(squares.sum(axis=0))
 
 
 def upper_norm(x: Interval, norm: Norm, weights: Array | np.ndarray | None = None) -> float:
@@ -118,7 +123,7 @@ def upper_norm(x: Interval, norm: Norm, weights: Array | np.ndarray | None = Non
     if norm is Norm.INFINITY or largest == 0.0 or not math.isfinite(largest):
         return largest
     # A power of two taken out keeps the squares from overflowing and vanishing.
-    unit = 2.0 ** math.frexp(largest)[1]
+    unit = 2.0 ** min(math.frexp(largest)[1], 1023)
     squares = (size / unit) ** 2
     total = squares.sum(axis=-1).max() if norm is Norm.TOKENS else squares.sum()
     return float(np.sqrt(total)) * unit * (1.0 + 1e-10)

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from comparisons import power_law, record_of, suite_of
 
-from loopwm.evaluation.compare import SUITES, Analysis, Cell, Ratio, Record, Status
+from loopwm.evaluation.compare import (
+    FAMILIES,
+    SUITES,
+    Analysis,
+    Cell,
+    Ratio,
+    Record,
+    Status,
+    figures,
+)
 from loopwm.evaluation.compare.analysis import DIVERGED_ERROR
 from loopwm.evaluation.compare.report import write_comparison
 from loopwm.evaluation.compare.tables import cells_csv, summarise
@@ -119,11 +128,34 @@ def test_choices_at_the_end_of_the_search_are_said():
 
 def test_losses_are_listed():
     lost = losses(analysed({"looped": 1.0, "gru": 0.25, "rssm": 4.0}))
-    # Each size of each task, and each task's ratio.
-    assert len(lost) == 8
+    # Each size of each task, and the ratio of all tasks and of each.
+    assert len(lost) == 9 and sum("needs more parameters" in sentence for sentence in lost) == 3
     assert all("GRU" in sentence and "RSSM" not in sentence for sentence in lost)
     assert "0.5 times our error" in lost[0] or "times our error" in lost[0]
     assert losses(analysed({"looped": 1.0, "gru": 4.0})) == []
+
+
+def test_losses_of_the_only_task_are_listed_too():
+    # As if nothing was told apart at equal size.
+    suite = suite_of(tasks=("Pendulum-v1",), families=("looped", "gru"))
+    records = power_law(suite, {"looped": 1.0, "gru": 0.25}, 0.0, np.random.default_rng(0))
+    analysis = Analysis(suite, records)
+    analysis.versus = []
+    assert "needs more parameters than the GRU" in verdict(analysis)
+    (sentence,) = losses(analysis)
+    assert sentence.startswith("all tasks: at equal error ours needs more parameters than the GRU")
+
+
+def test_seeds_that_failed_are_few_seeds():
+    suite = suite_of(tasks=("Pendulum-v1",), families=("looped", "gru"))
+    records = [
+        Record(r.cell, Status.FAILED, "f", sentence="It ended.")
+        if (r.cell.family, r.cell.size) == ("gru", 4_000) and r.cell.seed > 1
+        else r
+        for r in power_law(suite, {"looped": 1.0, "gru": 4.0}, 0.02, np.random.default_rng(0))
+    ]
+    text = verdict(Analysis(suite, records))
+    assert "With 2 seed(s) at some places, fewer than 5, intervals are too rough" in text
 
 
 def test_scopes_are_all_kinds_and_tasks():
@@ -206,6 +238,39 @@ def test_returns_are_better_when_higher():
     ratio = analysis.ratios[0].ratio
     assert ratio.estimate is not None and ratio.estimate > 1.5 and word(ratio) == FEWER
     assert "At equal return (within 5 %)" in verdict(analysis)
+
+
+def test_returns_that_are_as_good_at_every_size_tell_no_ratio():
+    control = dataclasses.replace(
+        SUITES["control"], tasks=("CartPole-v1",), families=("looped", "gru"), sizes=(1_000, 4_000)
+    )
+    records = [
+        Record(
+            cell, Status.DONE, "f", measures={"params": cell.size, "rate": 1e-3, "return": 500.0}
+        )
+        for family in control.families
+        for size in control.sizes
+        for seed in range(control.seeds)
+        for cell in [Cell("control", "CartPole-v1", family, size, seed)]
+    ]
+    analysis = Analysis(control, records)
+    (scoped,) = analysis.ratios
+    assert (scoped.ratio.bound, scoped.ratio.estimate, word(scoped.ratio)) == (
+        "open",
+        None,
+        UNCLEAR,
+    )
+    text = verdict(analysis)
+    assert "no number, bounded on neither side" in text
+    assert "the smallest models of both families reach what they are compared at" in text
+    assert "did not come down" not in text and "not reached" not in text
+
+
+def test_families_may_be_more_than_colours_and_marks(monkeypatch):
+    for number in range(30):
+        monkeypatch.setitem(FAMILIES, f"own{number}", FAMILIES["gru"])
+    styles = {(s["color"], s["marker"]) for s in map(figures._style, FAMILIES)}
+    assert len(styles) == len(FAMILIES)
 
 
 def test_recurrence_is_fitted_to_its_own_cells():

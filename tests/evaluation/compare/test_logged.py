@@ -1,10 +1,13 @@
 """Logged data: repeatable, split by episode, cut into sequences."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import toy_envs
 
 from loopwm.envs import make
 from loopwm.errors import RunFailure
+from loopwm.evaluation.compare import logged as compare_logged
 from loopwm.evaluation.compare.logged import (
     Episode,
     load_or_log,
@@ -13,7 +16,7 @@ from loopwm.evaluation.compare.logged import (
     split,
 )
 from loopwm.evaluation.compare.protocol import DynamicsProtocol
-from loopwm.evaluation.compare.tasks import TASKS
+from loopwm.evaluation.compare.tasks import TASKS, Kind, Task
 
 SMALL = DynamicsProtocol(env_steps=400, longest=60)
 
@@ -71,12 +74,68 @@ def test_files_are_read_back_and_halves_made_again(tmp_path, cartpole):
     assert path.stat().st_mtime_ns == written
     path.write_bytes(path.read_bytes()[:200])
     mended = load_or_log(tmp_path, task, SMALL, seed=0)
-    for one, two, three, four in zip(made, again, mended, cartpole, strict=True):
-        for other in (two, three, four):
+    path.write_bytes(b"")
+    filled = load_or_log(tmp_path, task, SMALL, seed=0)
+    for one, *others in zip(made, again, mended, filled, cartpole, strict=True):
+        for other in others:
             np.testing.assert_array_equal(one.observation, other.observation)
             np.testing.assert_array_equal(one.action, other.action)
             np.testing.assert_array_equal(one.reward, other.reward)
             assert one.terminated == other.terminated
+
+
+def test_the_first_file_is_what_every_process_gets(tmp_path, monkeypatch):
+    task, logged = TASKS["CartPole-v1"], []
+
+    def differently(*_, **__):
+        """An environment that does something else each time, beside another process."""
+        logged.append(None)
+        if len(logged) == 1:
+            logged[0] = load_or_log(tmp_path, task, SMALL, seed=0)
+        return [numbered(4, first=100 * len(logged)) for _ in range(3)]
+
+    monkeypatch.setattr(compare_logged, "log_episodes", differently)
+    for found in (load_or_log(tmp_path, task, SMALL, seed=0) for _ in range(2)):
+        for one, other in zip(found, logged[0], strict=True):
+            np.testing.assert_array_equal(one.observation, other.observation)
+    assert len(logged) == 2 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_actions_are_repeated_where_a_space_is_made_anew_each_time():
+    class Anew(toy_envs.Counting):
+        action_space = property(  # pyright: ignore[reportAssignmentType]
+            lambda _: gym.spaces.Box(-1.0, 1.0, (1,), np.float32), lambda *_: None
+        )
+
+    gym.register("loopwmtest/Anew-v0", entry_point=Anew)
+    small, task = DynamicsProtocol(env_steps=20), Task("loopwmtest/Anew-v0", Kind.OTHER)
+    try:
+        one, other = (log_episodes(task, small, seed=0) for _ in range(2))
+    finally:
+        gym.registry.pop("loopwmtest/Anew-v0")
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a.action, b.action)
+
+
+def test_a_file_of_another_task_is_not_taken_for_this_one(tmp_path):
+    class Marked(toy_envs.Counting):
+        def _observation(self):
+            return np.full(3, 7.0, np.float32)
+
+    small = DynamicsProtocol(env_steps=40, longest=60)
+    ids = ("loopwmtest/Own-v0", "loopwmtest-Own-v0")
+    for name, kind in zip(ids, (toy_envs.Counting, Marked), strict=True):
+        gym.register(name, entry_point=kind)
+    try:
+        one, other, again = (
+            load_or_log(tmp_path, Task(name, Kind.OTHER), small, seed=0) for name in (*ids, ids[0])
+        )
+    finally:
+        for name in ids:
+            gym.registry.pop(name)
+    assert len(list(tmp_path.iterdir())) == 1, "both names make the same file's name"
+    assert np.all(other[0].observation == 7.0) and not np.any(one[0].observation == 7.0)
+    np.testing.assert_array_equal(one[0].observation, again[0].observation)
 
 
 @pytest.mark.parametrize("count", [3, 4, 10, 57])

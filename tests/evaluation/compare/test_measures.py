@@ -28,6 +28,16 @@ def test_targets_that_do_not_vary():
     assert nrmse(same, same) == 0.0 and nrmse(same + 1.0, same) == float("inf")
 
 
+def test_targets_that_do_not_vary_count_for_no_model(rng):
+    target = rng.normal(size=(10, 2, 3))
+    target[:, 1] = 0.5
+    valid = np.ones((10, 2), bool)
+    # Else an exact prediction would have an error there, and a family that misses none.
+    for predicted in (target, target + 1.0):
+        assert nrmse_at(predicted, target, valid, 2) is None
+        assert nrmse_at(predicted, target, valid, 1) is not None
+
+
 def test_only_sequences_that_are_long_enough_count():
     target = np.zeros((10, 2, 1))
     target[:, :, 0] = np.arange(10.0)[:, None]

@@ -53,9 +53,7 @@ def test_the_same_seeds_give_the_same_interval(rng):
 @pytest.mark.parametrize(("threshold", "share"), [(0.5, 0.0), (2.0, 0.5), (9.0, 1.0)])
 def test_profile_counts_runs(threshold, share):
     strata = [np.array([1.0, 2.0]), np.array([3.0, 4.0])]
-    assert profile(strata, threshold, below=True).estimate == share
-    turned = [-values for values in strata]
-    assert profile(turned, -threshold, below=False).estimate == share
+    assert profile(strata, threshold).estimate == share
 
 
 def test_seeds_are_aligned_by_number_and_not_by_order():

@@ -94,6 +94,18 @@ def test_folders_that_are_refused(folder, tmp_path, assert_helpful):
         assert_helpful(raised)
 
 
+def test_a_folder_is_for_one_comparison_at_a_time(folder, assert_helpful):
+    store, _ = folder
+    second = Folder(store.path, print)
+    with store.alone():
+        # Another process has a descriptor of its own too.
+        with pytest.raises(UsageError, match="Another comparison runs") as raised, second.alone():
+            pass
+        assert_helpful(raised)
+    with second.alone():
+        pass
+
+
 def test_records_are_plain_data():
     assert Record.of(json.loads(json.dumps(RECORD.content()))) == RECORD
     assert CELL.name == "loopwm-SlidingIce-v0.gru.4000.seed3"
