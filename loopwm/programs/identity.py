@@ -14,8 +14,8 @@ import numpy as np
 
 from loopwm.programs.code import LIBRARIES, Foreign, code_digest, library_of
 
-_PARTS = ("actions", "agents", "core", "errors", "models", "nn", "planning", "stability")
-_PARTS += ("training",)
+_PARTS = ("actions", "agents", "choices", "core", "errors", "models", "nn", "planning")
+_PARTS += ("stability", "training")
 
 _SETTINGS = (
     "jax_enable_x64",

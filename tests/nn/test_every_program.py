@@ -16,7 +16,6 @@ from loopwm.nn import (
     ConvexPotential,
     CrossAttention,
     L1Cap,
-    L1CappedMix,
     RowStochasticAttention,
     Sandwich,
     SelfAttention,
@@ -33,7 +32,6 @@ KEY = jax.random.key(0)
     [
         CappedLinear(3, 3, key=KEY),
         CappedConvolution(1, 2, (3,), key=KEY),
-        L1CappedMix(12, 2, 1, key=KEY),
         CrossAttention(2, 1, heads=1, key=KEY),
         SelfAttention(2, 1, heads=1, key=KEY),
     ],
