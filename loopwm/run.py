@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -22,6 +22,7 @@ from loopwm.models import AbstractOnePassModel, Normalizer, check_depth, resolve
 from loopwm.session import Interrupted, Session, build_planner, build_run_networks
 from loopwm.training import RunConfig, RunFolder, checkpoint
 from loopwm.training.agent_file import SavedAgent, read_agent, write_agent
+from loopwm.training.lock import alone
 from loopwm.training.run_folder import read_yaml
 
 DEFAULT_CONFIG = "classic_control"
@@ -178,32 +179,10 @@ def _may_be(env: str, own: str) -> bool:
     return env == own or alone or not is_known(own)
 
 
-@contextlib.contextmanager
-def _alone(folder: RunFolder) -> Iterator[None]:
-    """Keeps other processes from writing into a run's folder; the system lets go of it in any case.
-
-    Raises:
-        UsageError: another process writes there.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    held = os.open(folder.path, os.O_RDONLY)
-    try:
-        # Some network file systems have no locks.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(
-                    f"Another process is at the run in {folder.path}; wait until it has ended, or "
-                    "give another folder."
-                ) from error
-        yield
-    finally:
-        os.close(held)
+def _alone(folder: RunFolder) -> contextlib.AbstractContextManager[None]:
+    """Keeps other processes from writing into a run's folder."""
+    taken = f"Another process is at the run in {folder.path}; wait until it has ended, or "
+    return alone(folder.path, f"{taken}give another folder.")
 
 
 def _clear_halves(folder: RunFolder) -> None:

@@ -16,6 +16,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -104,3 +105,11 @@ def few_programs() -> Iterator[None]:
 # Environments and fixtures of whole runs, shared by the folders below.
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "helpers"))
 pytest_plugins = ["run_fixtures"]
+
+
+@pytest.fixture
+def without_type_checks():
+    """As users run it: the types that tests check at run time are not."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

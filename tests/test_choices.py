@@ -1,7 +1,6 @@
 """Choices given by their texts are the members, and other texts are refused, from Python too."""
 
 import jax
-import jaxtyping
 import pytest
 
 from loopwm.envs import make_vector
@@ -16,13 +15,7 @@ from loopwm.training.deferred import Curriculum
 from loopwm.training.depth import DepthLaw
 from loopwm.training.supervised import Decoding
 
-
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """As users run it: the types that tests check at run time are not."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 REFUSED = {

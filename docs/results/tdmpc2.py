@@ -116,21 +116,22 @@ def found(name: str, env: str) -> tuple[list[float], list[int | None], int]:
 
 
 def table() -> None:
-    """One row an environment and network; parameters, and how many times those of ours."""
+    """One row an environment and network that was run; parameters, and how many times ours."""
     print("| env (threshold) | networks | parameters | over ours | env steps | return there |")
     print("|---|---|---|---|---|---|")
     for env, case in CASES.items():
-        *_, small = found("ours", env)
-        if not small:
-            continue
-        for name, networks in NETWORKS.items():
-            returns, steps, parameters = found(name, env)
+        runs = {name: found(name, env) for name in NETWORKS}
+        small, label = runs["ours"][-1], f"{env} ({case.threshold:,})"
+        for name, (returns, steps, parameters) in runs.items():
+            if not returns:
+                continue
             shown = [f"{x:,}" if x is not None else f"not within {case.steps:,}" for x in steps]
+            over = f"{parameters / small:.2f}" if small else "–"
             print(
-                f"| {f'{env} ({case.threshold:,})' if name == 'ours' else ''} | {networks.words} "
-                f"| {parameters:,} | {parameters / small:.2f} "
+                f"| {label} | {NETWORKS[name].words} | {parameters:,} | {over} "
                 f"| {', '.join(shown)} | {', '.join(f'{x:,.0f}' for x in returns)} |"
             )
+            label = ""
 
 
 def main() -> None:

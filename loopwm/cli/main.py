@@ -78,7 +78,7 @@ def _status(arguments: Sequence[str] | None) -> int:
             f"A file or the output cannot be read or written ({as_clause(error)}); check the path "
             "and the space that is left there."
         )
-    except Exception as error:
+    except (MemoryError, RuntimeError) as error:  # JAX's own is one of these
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         # NumPy writes 715. GiB, which looks like the end of a sentence.

@@ -1,7 +1,6 @@
 """Modes, layers and other choices may be given by their texts, which equal members but are none."""
 
 import jax
-import jaxtyping
 import pytest
 
 from loopwm.core import (
@@ -20,13 +19,7 @@ from loopwm.core.flat import CellActions
 from loopwm.errors import UsageError
 from loopwm.stability import Mode
 
-
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """As users run it: the types that tests check at run time are not."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 def _cell_actions(kind):

@@ -1,7 +1,6 @@
 """Norms, levels, modes and paddings may be given by texts, which equal members but are none."""
 
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -29,12 +28,7 @@ from loopwm.stability import (
 SPREADS = jnp.asarray([[0.6, 0.6], [0.0, 0.0]])  # 1.2 in the ∞-norm, 0.85 in the 2-norm
 
 
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """As users run it: the types that tests check at run time are not."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 BOX = Interval(-np.ones(2), np.ones(2))

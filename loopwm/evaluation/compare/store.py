@@ -1,16 +1,16 @@
 """Files of a comparison that are whole or found out not to be."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from loopwm.errors import UsageError
 from loopwm.evaluation.compare.cells import KEPT, Cell, Record, plain
+from loopwm.training.lock import alone
 from loopwm.training.run_folder import write_text
 
 Say = Callable[[str], None]
@@ -87,28 +87,10 @@ class Folder:
                 f"{self.path} cannot be written ({error.strerror}); give another --out."
             ) from error
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keeps other comparisons out of the folder, until this one or its process ends.
-
-        Raises:
-            UsageError: another one runs in it.
-        """
-        held = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(held)
-            raise UsageError(
-                f"Another comparison runs in {self.path}; wait for its end and give the command "
-                "again, or give another --out."
-            ) from error
-        except OSError:
-            pass  # a file system without locks
-        try:
-            yield
-        finally:
-            os.close(held)
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other comparisons out of the folder, until this one or its process ends."""
+        taken = f"Another comparison runs in {self.path}; wait for its end and give the command "
+        return alone(self.path, f"{taken}again, or give another --out.")
 
     def finished(self, cell: Cell, fingerprint: str) -> Record | None:
         """The record of a cell that was finished with the same settings; None where none was."""
