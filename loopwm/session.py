@@ -93,7 +93,8 @@ def model_sizes(spaces: Spaces) -> Sizes:
 
 
 def _first_learner(config: RunConfig, networks: Networks) -> LearnerState:
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    # `build_networks` splits the same key in three, which are `fold_in` of 0, 1 and 2.
+    key = jax.random.fold_in(jax.random.key(config.seed), 3)
     return init_learner(networks, config.learner, key=key)
 
 
