@@ -17,13 +17,14 @@ BIN := .venv/bin
 # since they share its fixtures.
 SPREAD = -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help train test slow lint format clean
+.PHONY: help train test slow lint docs format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make train    train an agent on ENV=$(ENV) with SEED=$(SEED)"
 	@echo "make test     run the tests (make slow: the slow ones)"
 	@echo "make lint     check style, types and imports (make format: lay out the code)"
+	@echo "make docs     build the pages of docs/ with a reference into build/docs"
 	@echo "make clean    remove .venv and what builds and checks leave behind; runs/ stays"
 
 train: .venv/.installed
@@ -40,6 +41,9 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+docs: .venv/.installed-dev
+	$(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .

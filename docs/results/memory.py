@@ -2,12 +2,11 @@
 
     python docs/results/memory.py [ENV ...] [--steps 200000] [--capacity 20000]
 
-Trains with the `debug` preset and few updates, so that hundreds of thousands of env steps take
-minutes, and reads the process's resident memory whenever an evaluation is written (every twentieth
-of the run). The replay is full after `capacity` env steps; what the memory does from then on is
-what is asked. `memory:Frames-v0` has images of 32 × 32 × 3 bytes. Prints a Markdown row an
-environment: memory when the replay has just been filled, at the end and at most, and the replay's
-own size.
+Trains with the `debug` preset, eight environments and few updates, so that hundreds of thousands of
+env steps take minutes, and reads the process's resident memory whenever an evaluation is written
+(every twentieth of the run). The replay is full after `capacity` env steps; what the memory does
+from then on is what is asked. `memory:Frames-v0` has images of 32 × 32 × 3 bytes. Prints a Markdown
+row an environment: memory when the replay has just been filled, half way, at the end and at most.
 """
 
 import argparse
@@ -66,11 +65,13 @@ def measured(env: str, steps: int, capacity: int) -> list[tuple[int, float]]:
     out = ROOT / env.replace("/", "-").replace(":", "-")
     shutil.rmtree(out, ignore_errors=True)
     settings = {
+        "collection.envs": 8,
         "collection.replay_capacity": capacity,
         "collection.updates_per_step": 0.02,
         "evaluation.every": steps // 20,
         "evaluation.episodes": 1,
-        "checkpoint_every": steps // 4,
+        # The first one costs memory once: it comes before the replay is full.
+        "checkpoint_every": steps // 20,
     }
     words = [sys.executable, "-m", "loopwm.cli.main", "train", env, "--config", "debug"]
     words += ["--steps", str(steps), "--out", str(out), "--set"]
