@@ -255,7 +255,7 @@ def shown(value: float | None) -> str:
 
 def finished(env: str) -> tuple[list[list[dict]], list[dict]]:
     """Evaluations of our finished runs, and what was found of the peer's."""
-    runs = [r for r in sorted((ROOT / "ours").glob(f"{env}-?")) if (r / "summary.json").exists()]
+    runs = [r for r in sorted((ROOT / "ours").glob(f"{env}-?")) if (r / "finished").exists()]
     peers = sorted((ROOT / "peers").glob(f"{env}-?.json"))
     return [read(run)[1] for run in runs], [json.loads(peer.read_text()) for peer in peers]
 
