@@ -70,7 +70,7 @@ def measured(env: str, steps: int, capacity: int) -> list[tuple[int, float]]:
         "collection.updates_per_step": 0.02,
         "evaluation.every": steps // 20,
         "evaluation.episodes": 1,
-        # The first one costs memory once: it comes before the replay is full.
+        # Early: what the first one costs, once, is no growth.
         "checkpoint_every": steps // 20,
     }
     words = [sys.executable, "-m", "loopwm.cli.main", "train", env, "--config", "debug"]
