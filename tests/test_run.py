@@ -19,7 +19,7 @@ import loopwm
 from loopwm.agents import PlanningAgent, PolicyAgent
 from loopwm.core import FixedDepth
 from loopwm.run import resolve_config
-from loopwm.training import RunFolder, checkpoint
+from loopwm.training import RunFolder, checkpoint, trainer
 
 EVAL_KEYS = [
     "env_steps",
@@ -209,9 +209,11 @@ def test_several_environments(cartpole_run, tmp_path, same_step):
     assert ends >= 2  # episodes ended under way, so that resets were among the calls
 
 
-def test_discrete_observations_and_shifted_actions(cartpole_run, tmp_path):
+def test_discrete_observations_and_shifted_actions(cartpole_run, tmp_path, monkeypatch):
+    given_back = []
+    monkeypatch.setattr(trainer, "give_back_freed", lambda: given_back.append(True))
     agent, folder = train(tmp_path / "run", "toy_envs:Corridor-v0")
-    assert len(folder.read_evals()) == 2
+    assert len(folder.read_evals()) == len(given_back) == 2
     action, _ = agent.act(3)
     assert action in (1, 2)
     arrays, _ = checkpoint.load(folder)

@@ -1,8 +1,11 @@
 """Learning: replay, losses, learner, checkpoints, the training loop."""
 
 from loopwm.training import checkpoint as checkpoint
+from loopwm.training.actor import Actor as Actor
 from loopwm.training.actor import Candidates as Candidates
 from loopwm.training.actor import Episode as Episode
+from loopwm.training.actor import EvaluationResult as EvaluationResult
+from loopwm.training.actor import EvaluationStopped as EvaluationStopped
 from loopwm.training.clock import Clock as Clock
 from loopwm.training.config import CollectionConfig as CollectionConfig
 from loopwm.training.config import EvaluationConfig as EvaluationConfig
@@ -35,7 +38,4 @@ from loopwm.training.supervised import predict as predict
 from loopwm.training.supervised import train_open_loop as train_open_loop
 from loopwm.training.telemetry import RunTelemetry as RunTelemetry
 from loopwm.training.telemetry import Telemetry as Telemetry
-from loopwm.training.trainer import Actor as Actor
-from loopwm.training.trainer import EvaluationResult as EvaluationResult
-from loopwm.training.trainer import EvaluationStopped as EvaluationStopped
 from loopwm.training.trainer import Trainer as Trainer

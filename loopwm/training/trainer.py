@@ -16,9 +16,7 @@ from loopwm.envs import Spaces, Transitions, VectorStepper
 from loopwm.errors import NotFinite, RunFailure
 from loopwm.models import Networks, Normalizer, resolve_networks
 from loopwm.training import checkpoint
-from loopwm.training.actor import Actor as Actor
-from loopwm.training.actor import EvaluationResult as EvaluationResult
-from loopwm.training.actor import EvaluationStopped as EvaluationStopped
+from loopwm.training.actor import Actor, EvaluationResult, EvaluationStopped
 from loopwm.training.agent_file import SavedAgent, drop_best_after, keep_best
 from loopwm.training.clock import Clock
 from loopwm.training.config import RunConfig
@@ -27,6 +25,7 @@ from loopwm.training.devices import on_one_device
 from loopwm.training.exploration import may_learn
 from loopwm.training.ez_greedy import EzGreedy
 from loopwm.training.learner import LearnerState, Metrics, update
+from loopwm.training.memory import give_back_freed
 from loopwm.training.replay import Replay
 from loopwm.training.run_folder import RunFolder
 from loopwm.training.telemetry import Telemetry, eval_line
@@ -338,6 +337,7 @@ class Trainer:
             {f"evaluation/{key}": float(v) for key, v in record.items() if key != "env_steps"},
         )
         self.telemetry.message(eval_line(record, self.threshold, time.perf_counter() - began))
+        give_back_freed()
 
     def write_summary(self) -> None:
         """Writes summary.json for the state as it is."""
