@@ -275,6 +275,8 @@ def _agent_of(
         discount=config.learner.discount,
         spaces=spaces,
         rule=rule,
+        bonus=config.planning.bonus,
+        bonus_weight=config.planning.bonus_weight,
     )
 
 

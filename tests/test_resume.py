@@ -1,5 +1,6 @@
 """Runs that go on: after their end, after a crash, after Ctrl-C."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from run_fixtures import without_times
 
 import loopwm
 from loopwm.errors import RunFailure, UsageError
+from loopwm.planning import Bonus
 from loopwm.run import Interrupted
 from loopwm.training import RunFolder, checkpoint
 
@@ -28,6 +30,15 @@ def counts(arrays):
     """The optimiser's own counts of updates, and the learner's."""
     found = {int(a) for name, a in arrays.items() if "optimiser" in name and "count" in name}
     return found, int(arrays["learner.updates"])
+
+
+def test_a_loaded_agent_explores_with_the_bonus_of_its_training(cartpole_copy):
+    folder = RunFolder.open(cartpole_copy)
+    config = folder.read_config()
+    planning = dataclasses.replace(config.planning, bonus=Bonus.RESIDUAL, bonus_weight=7.0)
+    folder.write_config(dataclasses.replace(config, planning=planning))
+    agent = loopwm.load(cartpole_copy)
+    assert (agent.bonus, agent.bonus_weight) == (Bonus.RESIDUAL, 7.0)
 
 
 @pytest.fixture(scope="module")

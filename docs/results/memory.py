@@ -3,18 +3,22 @@
     python docs/results/memory.py [ENV ...] [--steps 200000] [--capacity 20000]
 
 Trains with the `debug` preset, eight environments and few updates, so that hundreds of thousands of
-env steps take minutes, and reads the process's resident memory whenever an evaluation is written
-(every twentieth of the run). The replay is full after `capacity` env steps; what the memory does
-from then on is what is asked. `memory:Frames-v0` has images of 32 × 32 × 3 bytes. Prints a Markdown
-row an environment: memory when the replay has just been filled, half way, at the end and at most.
+env steps take minutes, and reads the process's resident memory twice a second. Every evaluation (a
+twentieth of the run) ends a stretch, of which the median is taken: an evaluation and a checkpoint
+hold more for a moment. The replay is full after `capacity` env steps; what the memory does from
+then on is what is asked. `memory:Frames-v0` has images of 32 × 32 × 3 bytes. Prints a Markdown row
+an environment: medians of the first, the middle and the last stretch with a full replay, the
+smallest and largest of them, and the largest reading.
 """
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -60,8 +64,8 @@ def resident(process: int) -> float:
     return int(found.group(1)) / 1e3 if found else float("nan")
 
 
-def measured(env: str, steps: int, capacity: int) -> list[tuple[int, float]]:
-    """Env steps and memory in MB at every evaluation."""
+def measured(env: str, steps: int, capacity: int) -> list[tuple[int, list[float]]]:
+    """Env steps at every evaluation, and the readings in MB of the stretch that it ended."""
     out = ROOT / env.replace("/", "-").replace(":", "-")
     shutil.rmtree(out, ignore_errors=True)
     settings = {
@@ -77,15 +81,18 @@ def measured(env: str, steps: int, capacity: int) -> list[tuple[int, float]]:
     words += ["--steps", str(steps), "--out", str(out), "--set"]
     words += [f"{key}={value}" for key, value in settings.items()]
     path = {"PYTHONPATH": os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])}
-    found: list[tuple[int, float]] = []
+    found: list[tuple[int, list[float]]] = []
+    readings: list[float] = []
     with subprocess.Popen(words, env=environment() | path, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             time.sleep(0.5)
             evals = out / "evals.jsonl"
             lines = evals.read_text().splitlines() if evals.exists() else []
-            if len(lines) > len(found) and process.poll() is None:
-                memory = resident(process.pid)
-                found += [(json.loads(line)["env_steps"], memory) for line in lines[len(found) :]]
+            if not math.isnan(reading := resident(process.pid)):
+                readings.append(reading)
+            if len(lines) > len(found):
+                found.append((json.loads(lines[-1])["env_steps"], readings))
+                readings = []
     if process.returncode:
         raise SystemExit(f"The run of {env} failed; its folder is {out}.")
     return found
@@ -98,15 +105,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--capacity", type=int, default=20_000)
     words = parser.parse_args()
-    print("| env | MB at env step, replay just full | half way | end | largest after full |")
-    print("|---|---|---|---|---|")
+    print("| env | MB from env step on, replay full | half way | end | medians | largest reading |")
+    print("|---|---|---|---|---|---|")
     for env in words.envs:
         found = measured(env, words.steps, words.capacity)
-        full = [pair for pair in found if pair[0] > words.capacity]
-        (begun, first), (_, middle), (_, last) = full[0], full[len(full) // 2], full[-1]
-        largest = max(memory for _, memory in full)
+        begun = next(number for number, (step, _) in enumerate(found) if step >= words.capacity)
+        full = [readings for _, readings in found[begun + 1 :]]
+        medians = [statistics.median(readings) for readings in full]
+        first, middle, last = medians[0], medians[len(medians) // 2], medians[-1]
         print(
-            f"| {env} | {first:.0f} at {begun:,} | {middle:.0f} | {last:.0f} | {largest:.0f} |",
+            f"| {env} | {first:.0f} from {found[begun][0]:,} | {middle:.0f} | {last:.0f} "
+            f"| {min(medians):.0f} to {max(medians):.0f} | {max(map(max, full)):.0f} |",
             flush=True,
         )
 

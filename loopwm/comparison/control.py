@@ -63,9 +63,7 @@ def measure_control(
         ratio = collection.updates_per_step
         assert ratio is not None, "a run's folder holds what its session filled in"
         # Updates for the random steps are made up for when learning begins.
-        predictions = (
-            ratio * config.steps * learner.batch_size * (learner.sequence + learner.imagination)
-        )
+        sequences = ratio * config.steps * learner.batch_size
         return {
             "return": float(np.mean(played.returns)),
             "returns": list(played.returns),
@@ -73,7 +71,12 @@ def measure_control(
             "params_total": summary["params"]["total"],
             **transition_costs(agent.world_model, action),
             "decision_ms": played.decision_ms,
-            "flops_training": training_flops(agent.world_model, action, round(predictions)),
+            "flops_training": training_flops(
+                agent.world_model,
+                action,
+                round(sequences * learner.sequence),
+                imagined=round(sequences * learner.imagination),
+            ),
             "seconds_training": summary["wall_seconds"],
             "loops": played.loops_mean,
             "trade": _trade(agent, config, protocol, seed=cell.seed),

@@ -46,7 +46,8 @@ class GridConfig(abc.ABC):
     readout_window: int = 1
     """Cells of the read-out's kernel along each axis, odd; 1 looks at each cell alone."""
     gate: bool = False
-    """Learn a gate that says after each loop whether to stop; halting rule `gate` needs it."""
+    """Learn a gate that says after each loop whether to stop; halting rule `gate` needs it. Its
+    loss keeps and differentiates every loop, whatever `gradient` is."""
 
     def check_sizes(self, *names: str) -> None:
         """Raises UsageError for a size, of these or common to all kinds, that is not possible."""

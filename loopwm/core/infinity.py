@@ -76,6 +76,11 @@ class InfinityConfig(GridConfig):
             )
         if not self.injected:
             raise UsageError("The target of every loop is made from the input; set injected.")
+        if self.rest and self.start_from_input:
+            raise UsageError(
+                "With rest the loop starts where cells stay at rest, with start_from_input "
+                "elsewhere; set one of them."
+            )
         check_gamma("gamma", self.gamma)
 
     def build_block(self, *, key: PRNGKeyArray) -> "InfinityBlock":

@@ -44,7 +44,8 @@ class CoreConfig:
     retention_max: float = 0.6
     """Largest retention ā of a channel, in (retention_min, 1). Modes contractive and bounded."""
     gate: bool = False
-    """Learn a gate that says after each loop whether to stop; halting rule `gate` needs it."""
+    """Learn a gate that says after each loop whether to stop; halting rule `gate` needs it. Its
+    loss keeps and differentiates every loop, whatever `gradient` is."""
 
     def __post_init__(self):
         """Refuses numbers outside their ranges, and names that are none."""

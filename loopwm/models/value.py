@@ -132,7 +132,8 @@ class Critic(eqx.Module):
         """The same critic, answering about `value` (scalar, normalised units) everywhere.
 
         Used once, before the first update, with the mean reward of the data: a value that starts
-        at the return of an endless average episode has only the differences left to learn.
+        at the return of an endless average episode has only the differences left to learn. What is
+        answered is smaller by a factor of 1 + bins / 1000, from the 10⁻³ that keep every bin alive.
         Its read-out weights are zero at the start, so the bias alone decides.
         """
         bias = jnp.log(self.support.target(value) + 1e-3)

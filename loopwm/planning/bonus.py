@@ -61,7 +61,7 @@ class ExploringModel(AbstractPlanningModel):
         """b of the transition from z under u, scalar, no less than 0."""
         networks = self.inside.networks
         if self.bonus is Bonus.DISAGREEMENT:
-            return jnp.std(networks.critic.values(z, u))
+            return _spread(networks.critic.values(z, u))
         if self.bonus is Bonus.NONE:
             return jnp.zeros(())
         stats = networks.world_model.transition(z, u, self.inside.rule).stats
@@ -90,6 +90,13 @@ class ExploringModel(AbstractPlanningModel):
     def _with(self, inside: AbstractPlanningModel) -> "ExploringModel":
         assert isinstance(inside, NetworksModel)
         return self if inside is self.inside else dataclasses.replace(self, inside=inside)
+
+
+def _spread(values: Float[Array, " members"]) -> Float[Array, ""]:
+    """Standard deviation; where all values are equal its gradient is 0, which is no number else."""
+    variance = jnp.var(values)
+    apart = variance > 0.0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, variance, 1.0)), 0.0)
 
 
 def exploring(

@@ -155,14 +155,16 @@ class Refined(AbstractPlanner):
         def body(carry, _):
             u, moments, best, least = carry
             (value, loops), gradient = jax.value_and_grad(cost, has_aux=True)(u)
-            best, least = jnp.where(value < least, u, best), jnp.minimum(value, least)
+            best, least = jnp.where(value < least, u, best), jnp.where(value < least, value, least)
             change, moments = optimiser.update(gradient, moments)
             return (jnp.clip(u + change, -1.0, 1.0), moments, best, least), (value, loops)
 
         first = (sequence, optimiser.init(sequence), sequence, jnp.asarray(jnp.inf))
         (u, _, best, least), (values, loops) = jax.lax.scan(body, first, None, self.config.steps)
         value, last = cost(u)
-        best, least = jnp.where(value < least, u, best), jnp.minimum(value, least)
+        best, least = jnp.where(value < least, u, best), jnp.where(value < least, value, least)
+        # A start that is not a number is said to be none; a step that led to none is not kept.
+        least = jnp.where(jnp.isnan(values[0]), values[0], least)
         spent = jnp.sum(loops) + last
         if smooth is model:
             return Refinement(best, -least, -values[0], spent / self._rollouts(model))

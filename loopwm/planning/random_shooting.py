@@ -1,4 +1,4 @@
-"""Random shooting: the planner that every other one has to beat at the same budget."""
+"""Random shooting: the planner that every other one has to beat."""
 
 import dataclasses
 from typing import ClassVar
@@ -24,7 +24,8 @@ class RandomShootingConfig(PlannerBuilder):
     horizon: int = 5
     """K: imagined steps a sequence."""
     population: int = 256
-    """Sequences scored a decision: as many as MPPI scores in all its iterations."""
+    """Sequences scored a decision: by default about as many as MPPI scores by default in all its
+    iterations. Presets that make the other planners smaller leave it as it is."""
     elites: int = 12
     """Best sequences among which exploration chooses."""
     temperature: float = 1.0

@@ -290,7 +290,7 @@ def _rates(config: SupervisedConfig) -> Float[np.ndarray, " updates"]:
     schedule = optax.warmup_cosine_decay_schedule(
         0.0,
         config.learning_rate,
-        min(50, config.updates),
+        min(50, config.updates // 2),
         config.updates + 1,
         0.02 * config.learning_rate,
     )

@@ -78,10 +78,8 @@ class Trainer:
         self._evaluate, self._summarise = evaluate, summarise
         self.threshold, self.telemetry = threshold, telemetry
         self._longest_episode = longest_episode
-        self._scaling = spaces.observation.scaling()
-        self.normalizer = Normalizer.create(
-            spaces.observation.size, self._scaling.offset, self._scaling.width
-        )
+        scaling = self._scaling = spaces.observation.scaling()
+        self.normalizer = Normalizer.create(spaces.observation.size, scaling.offset, scaling.width)
         self.rng = np.random.default_rng(config.seed)
         self.counters = Counters(
             next_evaluation=config.evaluation.every, next_checkpoint=config.checkpoint_every
@@ -216,7 +214,7 @@ class Trainer:
         counters.env_steps += (steps := int(real.sum()) * self.config.action_repeat)
         if not was_learning and may_learn(self.replay, collection, before, counters.env_steps):
             counters.learning_since = counters.env_steps
-        counters.reward_scale = max(counters.reward_scale, *np.abs(rewards), 1e-8)
+        counters.see_rewards(rewards)
         if was_learning:
             counters.updates_owed += ratio * steps
         elif self.learning:
@@ -332,10 +330,8 @@ class Trainer:
             self.counters.solved_at = self.counters.env_steps
         self.folder.append_eval(record)
         self.write_summary()
-        self.telemetry.scalars(
-            self.counters.env_steps,
-            {f"evaluation/{key}": float(v) for key, v in record.items() if key != "env_steps"},
-        )
+        values = {f"evaluation/{key}": float(v) for key, v in record.items() if key != "env_steps"}
+        self.telemetry.scalars(self.counters.env_steps, values)
         self.telemetry.message(eval_line(record, self.threshold, time.perf_counter() - began))
         give_back_freed()
 
@@ -372,6 +368,7 @@ class Trainer:
         with self._naming_last_good():
             checkpoint.save(self.folder, self.counters.env_steps, arrays, meta, self.replay.state())
         self.write_summary()
+        give_back_freed()
 
     def restore(self) -> None:
         """Takes over the newest checkpoint; a new episode begins after it."""

@@ -154,6 +154,7 @@ def test_a_loop_that_knows_its_state_alone(mode, filled, rng):
         lambda: ConvolutionConfig(injected=False, gated=False),
         lambda: ConvolutionConfig(injected=False, start_from_input=True),
         lambda: InfinityConfig(injected=False, start_from_input=True),
+        lambda: InfinityConfig(rest=True, start_from_input=True),
         lambda: ConvolutionConfig(prelude_window=2),
     ],
 )

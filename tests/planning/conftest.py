@@ -54,6 +54,22 @@ class Regulator(Depthless):
         return jnp.full(self.action_size, self.policy)
 
 
+class Torn(Depthless):
+    """Pays u, and NaN beyond a half."""
+
+    discount: float = eqx.field(static=True, default=1.0)
+    action_size: int = eqx.field(static=True, default=1)
+
+    def step(self, z, u):
+        return Imagined(z, jnp.where(u[0] > 0.5, jnp.nan, u[0]), jnp.ones(()), jnp.ones(()))
+
+    def value(self, z):
+        return jnp.zeros(())
+
+    def propose(self, z, *, key):
+        return jnp.zeros(self.action_size)
+
+
 class Tempting(Depthless):
     """Three actions; z = (last action, step). 0 pays .3 at once; 2 pays 1, but only after 1."""
 
@@ -180,7 +196,7 @@ class Waves(Depthless):
 @pytest.fixture(scope="session")
 def toys():
     """The toy models by name."""
-    kinds = (Constant, Regulator, Tempting, Bandit, Cliff, Code, Lock, Waves)
+    kinds = (Constant, Regulator, Tempting, Bandit, Cliff, Code, Lock, Waves, Torn)
     return {kind.__name__.lower(): kind for kind in kinds}
 
 

@@ -55,6 +55,22 @@ def unsure(model, bonus, z, u):
     }[bonus]
 
 
+@pytest.mark.parametrize("explore", [False, True])
+def test_members_that_agree_exactly_have_a_gradient(model, explore):
+    """Of the standard deviation of equal values there is none; the planner `gradient` takes it."""
+    members = model.networks.critic.members
+    alike = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), members)
+    model = eqx.tree_at(lambda m: m.networks.critic.members, model, alike)
+    curious = exploring(model, Bonus.DISAGREEMENT, 3.0, jnp.asarray(explore))
+
+    @eqx.filter_jit
+    def reward(u):
+        return jax.value_and_grad(lambda u: curious.step(jnp.full(6, 0.1), u).reward)(u)
+
+    value, gradient = reward(jnp.asarray([0.0, 1.0]))
+    assert np.isfinite(value) and np.all(np.isfinite(gradient))
+
+
 @pytest.mark.parametrize("bonus", KINDS)
 def test_a_step_while_exploring_pays_the_bonus_and_nothing_else_changes(model, bonus, rng):
     z, u = jnp.asarray(rng.normal(size=6), jnp.float32), jnp.asarray([0.0, 1.0])

@@ -56,6 +56,15 @@ def test_no_return_falls_and_no_action_leaves_the_box(rate, toys):
     np.testing.assert_array_equal(kept, np.asarray(starts)[~better])
 
 
+def test_a_step_to_no_number_is_not_kept_and_a_start_that_is_none_is_said(toys):
+    starts = jnp.stack([jnp.zeros((3, 1)), jnp.full((3, 1), 0.9)])
+    found, before, after = refined(toys["torn"](), jnp.zeros(1), starts, rate=0.3)
+    # Of 0, 0.3, 0.6, … the second is the last whose return is a number.
+    np.testing.assert_allclose(found.value, [0.9, np.nan], atol=1e-5)
+    np.testing.assert_allclose(after, [0.9, np.nan], atol=1e-5)
+    np.testing.assert_allclose(before, [0.0, np.nan], atol=1e-5)
+
+
 def test_the_optimum_of_a_linear_quadratic_problem(toys):
     starts = jax.random.uniform(jax.random.key(1), (8, 3, 1), minval=-1.0, maxval=1.0)
     found, _, _ = refined(toys["regulator"](), jnp.full(1, 0.5), starts, steps=60)

@@ -122,6 +122,7 @@ def test_trainings_that_differ_in_rate_and_length_are_one_program(compile_cache)
 
 
 def test_the_rate_warms_up_and_decays():
+    assert _rates(SupervisedConfig(updates=1, learning_rate=1e-2)) == np.float32(1e-2)
     rates = _rates(SupervisedConfig(updates=150, learning_rate=1e-2))
     assert rates[[0, 25, 50]] == pytest.approx([0.0, 5e-3, 1e-2])
     # Half of the way between the largest and 2 % of it, and nearly there.

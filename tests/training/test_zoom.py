@@ -12,10 +12,20 @@ from hypothesis import strategies as st
 from loopwm.actions import ActionLayout
 from loopwm.core import CoreConfig
 from loopwm.models import LoopedConfig, Sizes, ValueConfig, build_networks
-from loopwm.training import LearnerConfig, Replay, init_learner
+from loopwm.training import Counters, LearnerConfig, Replay, init_learner
 from loopwm.training.replay import History
 from loopwm.training.reward_error import FLAT
 from loopwm.training.zoom import curvature_for, fitted, zoom_for
+
+
+def test_rewards_that_double_have_the_range_looked_at():
+    counters = Counters(reward_scale=1.0, next_look=700)
+    counters.see_rewards(np.array([0.5, -1.9]))
+    assert (counters.reward_scale, counters.next_look) == (1.9, 700)
+    counters.see_rewards(np.array([]))
+    assert (counters.reward_scale, counters.next_look) == (1.9, 700)
+    counters.see_rewards(np.array([-3.8, 1.0]))
+    assert (counters.reward_scale, counters.next_look) == (3.8, 0)
 
 
 def replay_of(episodes, *, terminated, size=64):

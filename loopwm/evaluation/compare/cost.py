@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -54,29 +55,42 @@ def transition_costs(model: AbstractWorldModel, action: int) -> dict[str, float]
     }
 
 
-def training_flops(model: AbstractWorldModel, action: int, predictions: int) -> float:
-    """FLOPs of a training, as three times those of all predictions that it makes.
+def training_flops(
+    model: AbstractWorldModel, action: int, predictions: int, *, imagined: int = 0
+) -> float:
+    """FLOPs of a training, as three times those of all predictions that it learns from.
 
     A prediction is a transition with its outcome and its decoded observation, as XLA counts them;
-    the gradient is taken for twice the prediction, as is usual. The model's own loss term, the
+    the gradient is taken for twice the prediction, as is usual. Steps that are imagined for the
+    critic and the policy count once and are not decoded. The model's own loss term, the
     encoder, the optimiser, and the norms of constrained weights, which are computed once an update
     (1.6 to 6.8 % for the looped model on NLinkPendulum), are not in it.
 
     Args:
         model: the world model.
         action: size of an encoded action.
-        predictions: imagined transitions in the whole training.
+        predictions: transitions in the whole training that the model learns from.
+        imagined: transitions in it that are imagined without a gradient.
     """
 
-    def predict(model: AbstractWorldModel, z: jax.Array, u: jax.Array) -> object:
+    def imagine(model: AbstractWorldModel, z: jax.Array, u: jax.Array) -> tuple[Any, Any]:
         following = model.transition(z, u).value
-        return model.outcome(z, u, following), model.decode(following)
+        return following, model.outcome(z, u, following)
+
+    def predict(model: AbstractWorldModel, z: jax.Array, u: jax.Array) -> object:
+        following, outcome = imagine(model, z, u)
+        return outcome, model.decode(following)
 
     shapes = eqx.filter_eval_shape(resolve, model)
-    vectors = (jax.ShapeDtypeStruct((size,), jnp.float32) for size in (model.latent, action))
-    flat, leaves = unrolled(predict, shapes, *vectors)
-    counted: Any = jax.jit(flat).lower(*leaves).compile().cost_analysis()
-    return 3.0 * float(counted["flops"]) * predictions
+    inputs = tuple(jax.ShapeDtypeStruct((size,), jnp.float32) for size in (model.latent, action))
+
+    def flops(function: Callable[..., object]) -> float:
+        flat, leaves = unrolled(function, shapes, *inputs)
+        counted: Any = jax.jit(flat).lower(*leaves).compile().cost_analysis()
+        return float(counted["flops"])
+
+    learning = 3.0 * flops(predict) * predictions
+    return learning + flops(imagine) * imagined if imagined else learning
 
 
 def peak_memory() -> float:
