@@ -1,6 +1,7 @@
 """Decisions that last several env steps."""
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +22,9 @@ class ActionRepeat(gym.Wrapper):
         """Args: the environment, and n, at least 1."""
         super().__init__(env)
         self.times = times
-        if rate := env.metadata.get("render_fps"):
+        if isinstance(rate := env.metadata.get("render_fps"), numbers.Real):
             # A frame a decision: a video plays as fast as what it shows.
-            self.metadata = {**env.metadata, "render_fps": rate / times}
+            self.metadata = {**env.metadata, "render_fps": float(rate) / times}
 
     def step(self, action: Any):
         """Up to n steps of the environment inside."""

@@ -130,7 +130,7 @@ def observation_fault(space: gym.Space, observation: Any, where: str) -> str | N
     if not _fits(array, np.float16 if narrow else np.float32):
         kind = "float16" if narrow else "float32"
         return f"NaN or infinity in an observation in {where}, or a number too large for {kind}"
-    if array.dtype.kind == "f" and np.abs(array).max(initial=0.0) > OBSERVATION_LIMIT:
+    if array.dtype.kind == "f" and float(np.abs(array).max(initial=0.0)) > OBSERVATION_LIMIT:
         return (
             f"a number beyond ±{OBSERVATION_LIMIT:g} in an observation in {where}, too large to be "
             "normalised (gymnasium.wrappers.TransformObservation scales or clips it)"

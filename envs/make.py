@@ -14,6 +14,15 @@ EnvSource = str | Callable[[], gym.Env] | RepeatedSource
 """A Gymnasium id ("CartPole-v1", "my_module:MyEnv-v0"), a function that makes an environment, or
 one of both with actions that are repeated."""
 
+SAME_AGAIN = (
+    "made the same environment twice, and runs make several; give what makes a new one each time"
+)
+"""What is wrong with a function, as a clause behind its name."""
+OTHER_SPACES = (
+    "has other spaces in one instance than in another; give it the same ones each time it is made"
+)
+"""What is wrong with instances that differ, as a clause behind their name."""
+
 
 def env_name(source: EnvSource) -> str:
     """The name of an environment for files and messages."""

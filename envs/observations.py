@@ -31,10 +31,15 @@ _SMALLEST_SIDE, _MOST_FRAMES = 8, 16
 
 def _is_batch(observation: Any, shape: tuple[int, ...]) -> bool:
     """By rank: the space's shape is one observation, one more axis is a batch."""
-    given = np.shape(observation)
+    array = np.asarray(observation)
+    given = array.shape
+    if array.dtype.kind not in "biuf":
+        raise UsageError(
+            f"The observation is of {array.dtype}, which holds no numbers; pass one of numbers."
+        )
     if given == shape:
         return False
-    if given[1:] == shape and len(given) == len(shape) + 1:
+    if given[1:] == shape and len(given) == len(shape) + 1 and given[0] > 0:
         return True
     raise UsageError(
         f"The observation has shape {given}, but the agent was made for {shape}; pass one "

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from loopwm.envs.actions import AbstractActionCodec, action_codec
 from loopwm.envs.codec import AbstractObservationCodec, Encoded
-from loopwm.envs.make import EnvSource, make
+from loopwm.envs.make import EnvSource, make, spaces_of
 from loopwm.envs.observations import observation_codec
 
 
@@ -19,6 +19,8 @@ class Spaces:
 
     observation: AbstractObservationCodec
     action: AbstractActionCodec
+    raw: tuple[gym.Space, gym.Space] | None = None
+    """The spaces themselves, of observations and of actions, where they are known."""
 
     @classmethod
     def of(cls, env: gym.Env) -> "Spaces":
@@ -27,7 +29,8 @@ class Spaces:
         Raises:
             UsageError: a space is not supported; the sentence names it.
         """
-        return cls(observation_codec(env.observation_space), action_codec(env.action_space))
+        observation, action = spaces_of(env)
+        return cls(observation_codec(observation), action_codec(action), (observation, action))
 
     @classmethod
     def of_source(cls, source: EnvSource) -> "Spaces":

@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from loopwm.envs.codec import Encoded
+from loopwm.envs.make import OTHER_SPACES
 from loopwm.envs.spaces import Spaces
+from loopwm.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,17 @@ class VectorStepper:
     """
 
     def __init__(self, env: gym.vector.VectorEnv, spaces: Spaces):
-        """Args: the vector environment, and the codecs of its single environments."""
+        """Takes an environment over.
+
+        Args:
+            env: the vector environment.
+            spaces: codecs of its single environments.
+
+        Raises:
+            UsageError: its environments have other spaces than those of the codecs.
+        """
+        if spaces.raw not in (None, (env.single_observation_space, env.single_action_space)):
+            raise UsageError(f"The environment {OTHER_SPACES}.")
         self.env = env
         self.spaces = spaces
         default = gym.vector.AutoresetMode.NEXT_STEP

@@ -29,7 +29,11 @@ class NotFinite(RunFailure):
 
 def as_clause(error: object, longest: int = 300) -> str:
     """The text of a foreign exception, to be put into a sentence: one line, without full stops."""
-    text = re.sub(r"[.!?]+\s", "; ", " ".join(str(error).split())).rstrip(".!? ")
+    try:
+        text = str(error)
+    except Exception:  # even that may be wrong with a foreign one
+        text = ""
+    text = re.sub(r"[.!?]+\s", "; ", " ".join(text.split())).rstrip(".!? ")
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 

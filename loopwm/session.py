@@ -5,6 +5,7 @@ import dataclasses
 import shlex
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -149,9 +150,8 @@ class Session:
         self.source = source
         single = make(source)
         try:
-            self.spaces = Spaces.of(single)
-            given = config.evaluation.threshold
-            limit = time_limit(single)
+            self.spaces, self._former = Spaces.of(single), weakref.ref(single.unwrapped)
+            given, limit = config.evaluation.threshold, time_limit(single)
             self.longest_episode = None if limit else config.collection.longest_episode
             self.threshold = thresholds.reward_threshold(single) if given is None else given
         finally:
@@ -186,6 +186,7 @@ class Session:
             same_step=collection.same_step_reset,
             kind=collection.vector,
             timeout=collection.worker_timeout,
+            former=self._former(),
         )
         telemetry = RunTelemetry(folder, self.config.steps, done, quiet=quiet)
         finished: bool | None = None

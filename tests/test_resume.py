@@ -210,6 +210,29 @@ def test_the_command_of_an_id_can_be_pasted(cartpole_run, in_tmp, monkeypatch):
     assert command == ["loopwm", "train", "toy_envs:Corridor-v0", "--resume", "my runs/b"]
 
 
+def test_one_environment_cannot_be_used_for_all(in_tmp, assert_helpful):
+    one = toy_envs.Corridor()
+    with pytest.raises(UsageError, match="made the same environment twice") as raised:
+        loopwm.train(lambda: one, config="debug", out="run", quiet=True)
+    assert_helpful(raised)
+    assert not pathlib.Path("run").exists()
+
+
+def test_an_environment_that_cannot_be_made_once_more_fails_the_run(cartpole_run, tmp_path):
+    made = []
+
+    class Single(toy_envs.Corridor):
+        def __init__(self):
+            made.append(self)
+            if len(made) == 3:  # after one to read the spaces and one to learn in
+                raise RuntimeError("only one licence")
+
+    changes = {"checkpoint_every": 40}
+    with pytest.raises(RunFailure, match="only one licence.*checkpoint is .*checkpoints.40"):
+        loopwm.train(Single, config="debug", out=tmp_path / "run", quiet=True, overrides=changes)
+    assert checkpoint.steps(RunFolder.open(tmp_path / "run")) == [40]
+
+
 def test_a_signal_during_an_evaluation_ends_it(cartpole_run, tmp_path):
     made = []
 

@@ -126,16 +126,16 @@ class Subject:
     @functools.cached_property
     def play(self) -> Play:
         """Random steps, the same for every check that looks at them."""
-        play = Play()
-        self.env.action_space.seed(self.seed)
+        play, space = Play(), self.env.action_space
+        space.seed(self.seed)
         while not play.stopped and play.steps < self.steps:
             if len(play.lengths) >= ENOUGH_EPISODES and play.steps >= FEWEST_STEPS:
                 break
             seed = self.seed if not play.reset_seconds else None
-            self._episode(play, seed)
+            self._episode(play, space, seed)
         return play
 
-    def _episode(self, play: Play, seed: int | None) -> None:
+    def _episode(self, play: Play, space: gym.Space, seed: int | None) -> None:
         # With all that training passes.
         given = called(self.env.reset, 2, "reset", play.reset_seconds, seed=seed, options=None)
         if isinstance(given, str):
@@ -146,8 +146,7 @@ class Subject:
         length = 0
         while play.steps < self.steps and not play.stopped:
             where = f"step {play.steps + 1}"
-            action = self.env.action_space.sample()
-            given = called(self.env.step, 5, where, play.step_seconds, action)
+            given = called(self.env.step, 5, where, play.step_seconds, space.sample())
             if isinstance(given, str):
                 play.fault = given
                 return

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+from loopwm.cli.output import json_alone
+
 
 def check_env(
     env_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV_ID")],
@@ -27,7 +29,8 @@ def check_env(
     """
     from loopwm.envs import checks
 
-    report = checks.check_env(env_id, steps=steps, seed=seed)
+    with json_alone(as_json):
+        report = checks.check_env(env_id, steps=steps, seed=seed)
     if as_json:
         print(json.dumps(report.record()))
         return report.exit_status

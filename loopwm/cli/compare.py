@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from loopwm.cli.output import json_alone
+
 
 def compare(
     suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")],
@@ -42,18 +44,19 @@ def compare(
     from loopwm import comparison
     from loopwm.comparison.choose import choose_backend
 
-    summary = comparison.compare(
-        suite,
-        families=models,
-        tasks=tasks,
-        sizes=sizes,
-        seeds=seeds,
-        out=out,
-        jobs=jobs,
-        quick=quick,
-        backend=choose_backend(backend, jobs),
-        say=lambda text: print(text, file=sys.stderr, flush=True),
-    )
+    with json_alone(as_json):
+        summary = comparison.compare(
+            suite,
+            families=models,
+            tasks=tasks,
+            sizes=sizes,
+            seeds=seeds,
+            out=out,
+            jobs=jobs,
+            quick=quick,
+            backend=choose_backend(backend, jobs),
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
     if as_json:
         print(json.dumps(summary))
     else:

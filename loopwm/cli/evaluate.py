@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from loopwm.cli.output import json_alone
 from loopwm.core import parse_depth
 
 
@@ -36,9 +37,10 @@ def evaluate(
     rule = None if depth is None else parse_depth(depth)
     from loopwm.run import evaluate_run
 
-    record = evaluate_run(
-        run, episodes=episodes, rule=rule, planner=planner, video=video, seed=seed
-    )
+    with json_alone(as_json):
+        record = evaluate_run(
+            run, episodes=episodes, rule=rule, planner=planner, video=video, seed=seed
+        )
     print(json.dumps(record) if as_json else _line(record))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from loopwm.cli.output import json_alone
 from loopwm.pretrained import PREFIX
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def stability(
         out = path / "stability"
     if out is not None:
         check_folder(out)
-    study = study_run(target) if is_run else study_update(target)
-    report = None if out is None else str(write_stability_report(study, out))
+    with json_alone(as_json):
+        study = study_run(target) if is_run else study_update(target)
+        report = None if out is None else str(write_stability_report(study, out))
     if as_json:
         print(json.dumps(study.record(report)))
     else:

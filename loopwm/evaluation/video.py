@@ -71,8 +71,11 @@ def _record(actor: Actor, env: gym.Env, path: pathlib.Path, seed: int, max_steps
             env, str(path.parent), episode_trigger=lambda _: True, name_prefix=f"seed{seed}"
         )
         _play(actor, recorder, seed, max_steps)
-    finally:
+    except BaseException:
         recorder.close()
+        path.unlink(missing_ok=True)  # half an episode
+        raise
+    recorder.close()
 
 
 class Framed(gym.Wrapper):
@@ -82,9 +85,10 @@ class Framed(gym.Wrapper):
         """Args: the environment, and its name for messages."""
         super().__init__(env)
         self._name = name
+        self._shape: tuple[int, ...] | None = None
 
     def render(self) -> np.ndarray:
-        """An image of (height, width, channels)."""
+        """An image of (height, width, 3), or 4 with transparency; one of grey in three colours."""
         remedy = "correct the environment, or leave --video out"
         try:
             frame: Any = super().render()
@@ -102,7 +106,19 @@ class Framed(gym.Wrapper):
                 f"{self._name} returned {given} in render, where an image is an array of (height, "
                 f"width, 3); {remedy}."
             )
-        return frame
+        if frame.dtype.kind not in "iu" or frame.size and not 0 <= frame.min() <= frame.max() < 256:
+            raise RunFailure(
+                f"{self._name} returned numbers of {frame.dtype} in render, where an image holds "
+                f"integers from 0 to 255; {remedy}."
+            )
+        if self._shape not in (None, shape):
+            raise RunFailure(
+                f"{self._name} returned images of shapes {self._shape} and {shape} in render, "
+                f"where those of an episode are alike; {remedy}."
+            )
+        self._shape = shape
+        frame = frame.astype(np.uint8)
+        return np.repeat(frame, 3, axis=2) if shape[2] == 1 else frame
 
 
 def _make_rendered(source: EnvSource) -> gym.Env:

@@ -40,7 +40,7 @@ def with_arrays(tree: Tree, arrays: Mapping[str, np.ndarray]) -> Tree:
         if new is None or np.shape(new) != np.shape(_plain(leaf)):
             raise UsageError(
                 f"The checkpoint does not fit the run's configuration at {name}; load it with "
-                "the config.yaml it was written with."
+                "the config.yaml it was written with, in an environment of the same spaces."
             )
         if isinstance(leaf, np.ndarray):
             return np.asarray(new, leaf.dtype)  # host arrays stay float64

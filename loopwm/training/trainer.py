@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from loopwm.envs import Spaces, Transitions, VectorStepper
-from loopwm.errors import NotFinite, RunFailure
+from loopwm.errors import NotFinite, RunFailure, UsageError
 from loopwm.models import Networks, Normalizer, resolve_networks
 from loopwm.training import checkpoint
 from loopwm.training.actor import Actor, EvaluationResult, EvaluationStopped
@@ -146,9 +146,8 @@ class Trainer:
 
     def _env_seed(self) -> int:
         # A resumed run begins new episodes: other ones than the run began with.
-        return int(
-            np.random.SeedSequence([self.config.seed, self.counters.env_steps]).generate_state(1)[0]
-        )
+        seeds = np.random.SeedSequence([self.config.seed, self.counters.env_steps])
+        return int(seeds.generate_state(1)[0])
 
     def _actor_of(self, networks: Networks) -> Actor:
         normalizer = jax.tree.map(lambda x: np.asarray(x, np.float32), self.normalizer)
@@ -288,6 +287,11 @@ class Trainer:
         """Adds the last good checkpoint to failures of the environment or the disk."""
         try:
             yield
+        except UsageError as error:
+            if self.counters.env_steps == 0:
+                raise
+            # Once a run is under way, what it can have no longer is its failure.
+            raise self._failure(str(error).rstrip(".")) from error
         except RunFailure as error:
             raise self._failure(str(error).rstrip("."), type(error)) from error
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import toy_envs
 
 from loopwm.cli.main import main
 
@@ -24,6 +25,19 @@ def test_findings_as_lines_and_as_json(env, status, capsys):
         assert line.split()[0] == finding["level"] and finding["name"] in line
         assert finding["name"] == "cost" or line.endswith(finding["message"])
     assert lines[-1] == f"{env}: errors {record['errors']}, warnings {record['warnings']}"
+
+
+def test_what_an_environment_prints_is_no_json(capsys, monkeypatch):
+    reset = toy_envs.Corridor.reset
+
+    def loud(self, *, seed=None, options=None):
+        print("RESET")
+        return reset(self, seed=seed, options=options)
+
+    monkeypatch.setattr(toy_envs.Corridor, "reset", loud)
+    assert main(["check-env", "toy_envs:Corridor-v0", "--steps", "300", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["errors"] == 0 and "RESET" in shown.err
 
 
 @pytest.mark.parametrize(

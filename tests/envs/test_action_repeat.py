@@ -78,6 +78,9 @@ def test_a_video_plays_as_fast_as_what_it_shows():
     assert env.metadata["render_fps"] == 50 / 4 and env.render_mode == "rgb_array"
     assert make("CartPole-v1").metadata["render_fps"] == 50
     assert "render_fps" not in ActionRepeat(Metered(), 4).metadata
+    odd = Metered()
+    odd.metadata = {"render_fps": "30"}
+    assert ActionRepeat(odd, 4).metadata == {"render_fps": "30"}
 
 
 @pytest.mark.parametrize("kind", list(VectorKind))

@@ -107,8 +107,28 @@ def test_instances_with_different_spaces(assert_helpful):
             self.action_space = gym.spaces.Discrete(next(sizes))
 
     [(level, message)] = findings(loopwm.check_env(Growing), "seeding")
-    assert level is ERROR and "different spaces" in message
+    assert level is ERROR and "has other spaces in one instance" in message
     assert_helpful(message)
+
+
+def test_the_same_instance_again(assert_helpful):
+    one = Small()
+    [(level, message)] = findings(loopwm.check_env(lambda: one), "seeding")
+    assert level is ERROR and "made the same environment twice" in message
+    assert_helpful(message)
+
+
+def test_an_action_space_that_is_made_anew_each_time():
+    class Property(Small):
+        @property
+        def action_space(self):
+            return gym.spaces.Discrete(50)
+
+        def step(self, action):
+            return np.zeros(1, np.float32), float(action), False, False, {}
+
+    [(level, _)] = findings(loopwm.check_env(Property), "seeding")
+    assert level is Level.OK
 
 
 RETURNED = {

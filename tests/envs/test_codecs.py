@@ -143,6 +143,14 @@ def test_observations_of_another_shape_are_refused(observation, assert_helpful):
     assert_helpful(raised)
 
 
+@pytest.mark.parametrize("observation", [np.zeros((0, 4)), np.zeros(4, "U3"), np.full(4, None)])
+def test_what_is_no_observation_is_refused(observation, assert_helpful):
+    spaces = Spaces.of(_Env(gym.spaces.Box(-1.0, 1.0, (4,)), gym.spaces.Discrete(2)))
+    with pytest.raises(UsageError, match="shape|no numbers") as raised:
+        spaces.encode_observation(observation)
+    assert_helpful(raised)
+
+
 @pytest.mark.parametrize("observation", [np.zeros((2, 2), int), 1.5, np.asarray([0.0, 0.5])])
 def test_observations_that_are_no_integers_are_refused(observation, assert_helpful):
     spaces = Spaces.of(_Env(gym.spaces.Discrete(3), gym.spaces.Discrete(2)))

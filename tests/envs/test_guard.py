@@ -18,6 +18,7 @@ from loopwm.envs import (
     time_limit,
 )
 from loopwm.envs.checks import Level
+from loopwm.envs.faults import observation_fault
 from loopwm.envs.spaces import Spaces
 from loopwm.errors import RunFailure, UsageError
 
@@ -135,6 +136,11 @@ def quits(self, *args, **kwargs):
 
 def asserts(self, *args, **kwargs):
     raise AssertionError  # as a bare assert does
+
+
+def test_half_precision_is_looked_at_without_a_warning():
+    space = BOX(-np.inf, np.inf, (2,), np.float16)
+    assert observation_fault(space, np.full(2, 6e4, np.float16), "reset") is None
 
 
 FAULTS = {

@@ -6,8 +6,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from loopwm.envs import RepeatedSource, Spaces, VectorKind, VectorStepper, make, make_vector
-from loopwm.errors import RunFailure
+from loopwm.envs import (
+    RepeatedSource,
+    Spaces,
+    VectorKind,
+    VectorStepper,
+    make,
+    make_vector,
+)
+from loopwm.errors import RunFailure, UsageError
 
 
 class Telling(gym.Env):
@@ -76,6 +83,28 @@ def test_a_true_depth_that_is_none_is_not_taken(source):
     for _ in range(4):
         assert stepper.step(np.zeros(2, int)).true_depth is None
     stepper.close()
+
+
+def test_one_environment_is_not_stepped_as_several(assert_helpful):
+    one = Telling()
+    with pytest.raises(UsageError, match="made the same environment twice") as raised:
+        make_vector(lambda: one, 2)
+    assert_helpful(raised)
+    with pytest.raises(UsageError, match="made the same environment twice"):
+        make_vector(lambda: one, 1, former=one)
+
+
+def test_codecs_are_those_of_the_environment_that_is_stepped(assert_helpful):
+    sizes = itertools.count(1)
+
+    class Growing(Telling):
+        def __init__(self):
+            self.observation_space = gym.spaces.Box(0.0, 9.0, (next(sizes),), np.float32)
+
+    spaces = Spaces.of_source(Growing)
+    with pytest.raises(UsageError, match="has other spaces in one instance") as raised:
+        VectorStepper(make_vector(Growing, 1), spaces)
+    assert_helpful(raised)
 
 
 def test_environments_with_different_spaces_are_refused(assert_helpful):

@@ -10,10 +10,22 @@ from scripted import Scripted
 
 from loopwm.errors import RunFailure, UsageError
 from loopwm.evaluation import record_episode
+from loopwm.evaluation.video import Framed
 
 
 def jams(env):
     raise ValueError("no screen\nhere.")
+
+
+class Blank(toy_envs.Counting):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+    render_mode = "rgb_array"
+
+    def render(self):
+        return np.zeros((16, 16, 3), np.uint8)
+
+
+STILL = Scripted(np.full(1, 0.5, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -23,8 +35,10 @@ def jams(env):
         (lambda env: None, "returned NoneType in render"),
         (lambda env: [np.zeros((16, 16, 3), np.uint8)], "returned list in render"),
         (lambda env: np.zeros((16, 16), np.uint8), r"an array of shape \(16, 16\) in render"),
+        (lambda env: np.zeros((16, 16, 3)), "numbers of float64 in render"),
+        (lambda env: np.full((16, 16, 3), 256), "integers from 0 to 255"),
     ],
-    ids=["raises", "nothing", "list", "grey"],
+    ids=["raises", "nothing", "list", "grey", "floats", "large"],
 )
 def test_a_fault_of_render_is_a_failure(render, said, tmp_path, assert_helpful):
     class Drawn(toy_envs.Corridor):
@@ -39,15 +53,25 @@ def test_a_fault_of_render_is_a_failure(render, said, tmp_path, assert_helpful):
     assert_helpful(raised)
 
 
-class Blank(toy_envs.Counting):
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
-    render_mode = "rgb_array"
+def test_frames_that_change_leave_no_half_of_a_video(tmp_path, assert_helpful):
+    class Growing(Blank):
+        def render(self):
+            return np.zeros((16, 16 + 2 * min(self.moment, 1), 3), np.uint8)
 
-    def render(self):
-        return np.zeros((16, 16, 3), np.uint8)
+    said = r"shapes \(16, 16, 3\) and \(16, 18, 3\)"
+    with pytest.raises(RunFailure, match=said) as raised:
+        record_episode(STILL, Growing, tmp_path, seed=1)
+    assert_helpful(raised)
+    assert list(tmp_path.glob("*.mp4")) == []
 
 
-STILL = Scripted(np.full(1, 0.5, np.float32))
+def test_grey_frames_are_frames():
+    class Grey(Blank):
+        def render(self):
+            return np.full((16, 16, 1), 7, np.int64)
+
+    frame = Framed(Grey(), "Grey").render()
+    assert frame.dtype == np.uint8 and frame.shape == (16, 16, 3) and np.all(frame == 7)
 
 
 @pytest.mark.parametrize(
