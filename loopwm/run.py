@@ -49,13 +49,17 @@ def resolve_config(
         The resolved configuration.
 
     Raises:
-        UsageError: unknown preset, unknown key, wrong type.
+        UsageError: unknown preset, unknown key, wrong type, or another environment among the
+            overrides.
     """
     chosen = str(config if config is not None else DEFAULT_CONFIG)
     is_file = chosen.endswith((".yaml", ".yml")) or os.sep in chosen
     values = read_yaml(pathlib.Path(chosen)) if is_file else configs.preset(chosen)
     values = settings.merge(values, overrides or {})
     given = {"env": env, "seed": seed, "steps": steps}
+    other = (overrides or {}).get("env", env)
+    if other != env:
+        raise UsageError(f"env is set to {other}, but the run is to be in {env}; give it once.")
     values = settings.merge(values, {k: v for k, v in given.items() if v is not None})
     return settings.build(RunConfig, values)
 

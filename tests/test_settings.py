@@ -18,6 +18,13 @@ def build(*pairs, config="debug"):
     return resolve_config("CartPole-v1", config=config, overrides=settings.parse_overrides(pairs))
 
 
+def test_another_environment_among_the_overrides_is_refused(assert_helpful):
+    assert resolve_config("CartPole-v1", overrides={"env": "CartPole-v1"}).env == "CartPole-v1"
+    with pytest.raises(UsageError, match="Pendulum-v1.*CartPole-v1") as raised:
+        resolve_config("CartPole-v1", overrides={"env": "Pendulum-v1"})
+    assert_helpful(raised)
+
+
 def test_overrides_reach_every_level():
     config = build(
         "steps=7",

@@ -1,11 +1,15 @@
 """The `loopwm` command."""
 
 import contextlib
+import functools
 import io
+import itertools
+import operator
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tyro
 
@@ -57,13 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _status(arguments: Sequence[str] | None) -> int:
     """Runs a command, says in one sentence what went wrong, and gives the exit status."""
     try:
-        status = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="loopwm",
-            description="Train, evaluate and certify agents that plan with a looped world model.",
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        status = _parsed(sys.argv[1:] if arguments is None else arguments)()
         sys.stdout.flush()
     except (UsageError, RunFailure) as error:
         return _failed(str(error), error.exit_status)
@@ -88,6 +86,48 @@ def _status(arguments: Sequence[str] | None) -> int:
             "of the model, or the number of episodes or environments."
         )
     return 0 if status is None else status
+
+
+def _parsed(arguments: Sequence[str]) -> Callable[[], int | None]:
+    """The command that the arguments ask for, still to be run.
+
+    Raises:
+        SystemExit: with 0 after the help, with 2 after a sentence about arguments that do not fit.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.extras.subcommand_cli_from_dict(
+                {name: _later(command) for name, command in COMMANDS.items()},
+                prog="loopwm",
+                description="Train, evaluate and certify agents that plan with a looped world "
+                "model.",
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as left:
+        if left.code == 2:
+            _failed(_one_sentence(said.getvalue(), arguments))
+        raise
+
+
+def _later(command: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
+    """The same command with the same arguments, which are looked at before it is run."""
+
+    @functools.wraps(command)
+    def later(*given: Any, **named: Any) -> Callable[[], int | None]:
+        return functools.partial(command, *given, **named)
+
+    return later
+
+
+def _one_sentence(box: str, arguments: Sequence[str]) -> str:
+    """What the parser says in the first paragraph of its box, and where more is to be read."""
+    lines = [line.strip(" │╭╮╰╯─") for line in box.splitlines()[1:]]
+    first = itertools.takewhile(bool, itertools.dropwhile(operator.not_, lines))
+    command = [word for word in arguments[:1] if word in COMMANDS]
+    known = " ".join(["loopwm", *command, "--help"])
+    return f"{as_clause(' '.join(first))}; check the arguments with `{known}`."
 
 
 def _failed(sentence: str, status: int = RunFailure.exit_status) -> int:

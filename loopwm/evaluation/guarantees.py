@@ -17,6 +17,14 @@ from loopwm.stability import (
     certify_transition,
 )
 
+_KINDS = {
+    Mode.CONTRACTIVE: "equilibrium loop",
+    Mode.BOUNDED: "process loop",
+    Mode.LINEAR: "neither equilibrium nor process loop by any promise",
+}
+"""What a loop is for: to refine one answer, or to replay micro-steps; neither borrows the other's
+promise. Without a certificate nothing is promised of either."""
+
 
 def certificate_of(core: object) -> Certificate | None:
     """The certificate of a model's core; None for one that is not built to have any.
@@ -43,7 +51,8 @@ def statements(model: AbstractWorldModel) -> list[str]:
     certificate = certificate_of(model.core)
     if certificate is None:
         return ["Nothing is guaranteed of this world model: its core carries no certificate."]
-    inner = f"Inner loop h → h⁺: {certificate.statement()}"
+    kind = f"{_KINDS[certificate.mode]}, mode {certificate.mode}"
+    inner = f"Inner loop h → h⁺ ({kind}): {certificate.statement()}"
     if certificate.mode is Mode.LINEAR or not isinstance(model, CertifiableTransition):
         return [inner, "Imagined transition z → z': nothing is proven of it."]
     return [inner, f"Imagined transition z → z': {certify_transition(model).statement()}"]

@@ -40,7 +40,8 @@ class SpectralCap(AbstractParametrization):
         """The capped matrix, shape (rows, columns)."""
         bound = gram_bound(self.free, self.iterations).value
         over = bound > self.cap
-        return self.free * jnp.where(over, self.cap / jnp.where(over, bound, 1.0), 1.0)
+        capped = self.free * jnp.where(over, self.cap / jnp.where(over, bound, 1.0), 1.0)
+        return capped.astype(self.free.dtype)
 
 
 def array_of(weight: Array | AbstractParametrization) -> Array:

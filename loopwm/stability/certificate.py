@@ -102,11 +102,37 @@ class Certificate:
             UsageError: the certificate proves no contraction, or an argument is no distance.
         """
         self._check_contracts()
-        residual, rounding = float(residual), float(rounding)  # a float32 one would round the rest
-        for name, value in (("residual", residual), ("rounding", rounding)):
-            if not 0 <= value < float("inf"):
-                raise UsageError(f"{name} is {value}; give a finite distance.")
-        return (self.rate * residual + rounding) / (1.0 - self.rate)
+        error = _distance("rounding", rounding)
+        return (self.rate * _distance("residual", residual) + error) / (1.0 - self.rate)
+
+    def state_bound(
+        self,
+        first_residual: float | Float[Array, ""],
+        start: float | Float[Array, ""] = 0.0,
+        rounding: float | Float[Array, ""] = 0.0,
+    ) -> float:
+        r"""Bound of the state after any number of loops, in `norm`.
+
+        $$\|h_t\| \le \|h_0\| + \frac{\|h_1 - h_0\| + 2\eta}{1-\rho}.$$
+
+        Without rounding the steps fall by ρ each, and their sum is a geometric series. Rounding
+        moves the first step by η, and every later state by η/(1 − ρ) in all.
+
+        Args:
+            first_residual: ‖h_1 − h_0‖ in `norm`.
+            start: ‖h_0‖ in `norm`.
+            rounding: η, a bound of the rounding error of each loop in `norm`.
+
+        Returns:
+            The bound.
+
+        Raises:
+            UsageError: the certificate proves no contraction, or an argument is no distance.
+        """
+        self._check_contracts()
+        given = {"first_residual": first_residual, "start": start, "rounding": rounding}
+        first, begun, error = (_distance(name, value) for name, value in given.items())
+        return begun + (first + 2.0 * error) / (1.0 - self.rate)
 
     def growth(self, depth: int) -> float:
         """ρ^T: after T loops two states are at most this factor times as far apart, in `norm`.
@@ -177,3 +203,11 @@ class TransitionCertificate:
             "for every horizon and every action sequence (level 'ball'); nearby states may move "
             "apart."
         )
+
+
+def _distance(name: str, value: float | Float[Array, ""]) -> float:
+    """The number in double precision; a float32 one would round what is computed with it."""
+    value = float(value)
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{name} is {value}; give a finite distance.")
+    return value

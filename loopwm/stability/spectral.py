@@ -13,7 +13,9 @@ from loopwm.stability.checks import check_real
 _FLOAT32_MARGIN = 1e-5
 
 
-def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> UpperBound:
+def gram_bound(
+    weight: Float[Array, "rows columns"] | Float[np.ndarray, "rows columns"], iterations: int = 6
+) -> UpperBound:
     r"""Differentiable upper bound of the spectral norm by Gram iteration.
 
     With $G_1 = W^\top W$ and $G_{n+1} = G_n^\top G_n$,
@@ -34,7 +36,7 @@ def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Upp
     number is taken out and put back.
 
     Args:
-        weight: the matrix W, shape (rows, columns), float32.
+        weight: the matrix W, shape (rows, columns); less than float32 is taken as float32.
         iterations: number of Gram steps n, at least 1. The bound is at most r^(2^-(n+1)) times
             the norm of a matrix of rank r, which 6 steps make 1.03 at r = 48 when all singular
             values are equal; Gaussian matrices stay within 1 %.
@@ -49,7 +51,10 @@ def gram_bound(weight: Float[Array, "rows columns"], iterations: int = 6) -> Upp
         by Gram Iteration" (arXiv 2305.16173), theorem 1.
     """
     check_real(weight, "The matrix")
+    weight = jnp.asarray(weight)
     _check_matrix(weight)
+    # The margins are those of float32; in half of it they would be larger than the norm.
+    weight = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
     # A power of two near the largest entry is taken out first, exactly and without a gradient
     # (the bound is homogeneous), so that squares neither overflow nor vanish.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(weight), initial=0.0))

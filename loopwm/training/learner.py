@@ -294,10 +294,20 @@ def _updates(
 
     def body(carry, batch):
         new, metrics = _one_update(eqx.combine(carry, static), batch, config)
-        return keep_replicated((eqx.filter(new, eqx.is_array), metrics), mesh)
+        arrays = _in_types_of(carry, eqx.filter(new, eqx.is_array))
+        return keep_replicated((arrays, metrics), mesh)
 
     arrays, metrics = jax.lax.scan(body, arrays, sequences)
     return eqx.combine(arrays, static), jax.tree.map(jnp.mean, metrics)
+
+
+def _in_types_of(old: Tree, new: Tree) -> Tree:
+    """The new arrays in the types of the old: with 64 bits switched on, constants widen them."""
+    return jax.tree.map(
+        lambda before, after: after.astype(before.dtype) if eqx.is_inexact_array(after) else after,
+        old,
+        new,
+    )
 
 
 def update(

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import gc
 from collections.abc import Callable
 
 
@@ -15,14 +16,16 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def give_back_freed() -> bool:
-    """Gives freed memory of the heap back to the operating system, where the C library can.
+    """Frees what nobody holds, and gives it back to the operating system where the C library can.
 
-    The compiler frees hundreds of MB, episodes and checkpoints some MB each time. glibc keeps such
-    pieces as long as something behind them is in use, so that the resident memory of a long run
-    would grow although the run holds no more than before. Takes some hundredths of a second.
+    The compiler frees hundreds of MB, episodes and checkpoints some MB each time, of which cycles
+    wait for Python's collector. glibc keeps such pieces as long as something behind them is in use,
+    so that the resident memory of a long run would grow although the run holds no more than
+    before. Takes some tenths of a second.
 
     Returns:
         Whether any was given back.
     """
+    gc.collect()
     trim = _trim()
     return trim is not None and bool(trim(0))

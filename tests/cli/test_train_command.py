@@ -42,11 +42,13 @@ def test_help(command, capsys):
     ],
     ids=" ".join,
 )
-def test_arguments_that_do_not_parse_exit_with_2(arguments, capsys, in_tmp):
+def test_arguments_that_do_not_parse_exit_with_2(arguments, capsys, in_tmp, assert_helpful):
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2
-    assert capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("loopwm: ") and said.count("\n") == 1 and "│" not in said
+    assert_helpful(said.removeprefix("loopwm: ").strip())
     assert not list(in_tmp.iterdir())
 
 

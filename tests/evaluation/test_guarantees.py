@@ -22,6 +22,7 @@ def models(filled):
 
 def test_a_contraction_and_a_ball_are_kept_apart(models):
     inner, outer = statements(models[Mode.CONTRACTIVE])
+    assert "(equilibrium loop, mode contractive)" in inner
     assert inner.startswith("Inner loop") and "multiplies the distance" in inner and "0.98" in inner
     assert outer.startswith("Imagined transition") and "ball of radius 2.449" in outer
     assert "may move apart" in outer and "stable" not in (inner + outer).lower()
@@ -29,12 +30,14 @@ def test_a_contraction_and_a_ball_are_kept_apart(models):
 
 def test_a_bounded_core_promises_no_contraction(models):
     inner, outer = statements(models[Mode.BOUNDED])
+    assert "(process loop, mode bounded)" in inner
     assert "'ball'" in inner and "closer" not in inner and "move apart" not in inner
     assert "moves two states apart by a factor of" in inner and "ball of radius" in outer
 
 
 def test_linear_and_free_cores_promise_what_they_hold(models):
     inner, outer = statements(models[Mode.LINEAR])
+    assert "(neither equilibrium nor process loop by any promise, mode linear)" in inner
     assert "retention term alone" in inner and "nothing is proven" in outer
     (nothing,) = statements(models[Mode.FREE])
     assert "Nothing is guaranteed" in nothing

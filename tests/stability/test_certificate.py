@@ -1,5 +1,7 @@
 """Certificates: the numbers by hand, and every refusal a sentence with a remedy."""
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +98,17 @@ def test_condition_bounds_any_retention_in_the_range(gamma, ends, seed):
     retention = np.random.default_rng(seed).uniform(*ends, size=64)
     p = 1.0 / ((1 - retention) * (retention + (1 - retention) * gamma))
     assert np.sqrt(p.max() / p.min()) <= certificate.condition * (1 + 1e-9)
+
+
+def test_state_bound_by_hand(assert_helpful):
+    certificate = dataclasses.replace(_certificate(), rate=0.9)
+    # h⁺ = 0.9 h + 1 from 2 goes up to 10, with steps of 0.8, 0.72, …
+    assert certificate.state_bound(0.8, 2.0) == pytest.approx(10.0)
+    assert certificate.state_bound(0.8, 2.0, 0.01) == pytest.approx(10.2)
+    for arguments in ((-1.0,), (1.0, float("nan")), (1.0, 0.0, float("inf"))):
+        with pytest.raises(UsageError, match="finite distance") as raised:
+            certificate.state_bound(*arguments)
+        assert_helpful(raised)
 
 
 def test_error_bound_by_hand(assert_helpful):

@@ -69,6 +69,16 @@ def test_gram_bound_of_equal_singular_values_is_its_loosest_case():
     assert 1.0 <= float(_jitted(jnp.eye(6, 4))) <= _loosest(np.eye(6, 4))
 
 
+def test_gram_bound_of_other_types_is_that_of_their_numbers(rng):
+    weight = rng.normal(size=(50, 50))
+    for narrow in (jnp.bfloat16, jnp.float16):
+        held = jnp.asarray(weight, narrow)
+        norm = np.linalg.norm(np.asarray(held, np.float64), 2)
+        assert norm <= gram_bound(held).value <= 1.01 * norm
+    norm = np.linalg.norm(weight, 2)
+    assert norm <= gram_bound(weight).value <= 1.01 * norm
+
+
 def test_more_gram_steps_are_tighter(rng):
     matrix = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
     bounds = [float(gram_bound(matrix, n)) for n in (1, 3, 6)]

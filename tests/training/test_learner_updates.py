@@ -92,6 +92,16 @@ def test_an_update_moves_everything_and_the_target_slowly(discrete, law):
     assert new.average is None and new.depth is None and new.acting is new.networks
 
 
+def test_wider_numbers_do_not_widen_the_state(discrete_networks):
+    """With 64 bits switched on, a constant in an update would change the types of what it moves."""
+    old = init_learner(discrete_networks, LearnerConfig(), key=jax.random.key(0))
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64) if eqx.is_inexact_array(x) else x, old)
+    arrays, wide = (eqx.filter(tree, eqx.is_array) for tree in (old, wide))
+    new = learner._in_types_of(arrays, wide)
+    for one, other in zip(jax.tree.leaves(arrays), jax.tree.leaves(new), strict=True):
+        assert one.dtype == other.dtype
+
+
 def test_average_gate_and_learned_depth_move_with_an_update():
     builder = LoopedConfig(
         latent=6, hidden=6, depth=2, core=CoreConfig(width=6, layers=1, gate=True)
