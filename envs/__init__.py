@@ -21,6 +21,7 @@ from loopwm.envs.make import is_known as is_known
 from loopwm.envs.make import make as make
 from loopwm.envs.make import recorded_name as recorded_name
 from loopwm.envs.make import registered as registered
+from loopwm.envs.make import remembered as remembered
 from loopwm.envs.observations import observation_codec as observation_codec
 from loopwm.envs.registration import register as _register
 from loopwm.envs.spaces import Spaces as Spaces

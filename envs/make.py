@@ -1,6 +1,7 @@
 """Makes environments by id, with errors that teach."""
 
 import functools
+import weakref
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -91,6 +92,18 @@ def make(source: EnvSource, *, render_mode: str | None = None) -> gym.Env:
             f"{render_mode!r}; let the function itself give it that render mode."
         )
     return guarded
+
+
+def innermost(env: gym.Env) -> gym.Env:
+    """The environment inside all wrappers; its own `unwrapped` may be something else."""
+    while isinstance(env, gym.Wrapper):
+        env = env.env
+    return env
+
+
+def remembered(env: gym.Env) -> Callable[[], gym.Env | None]:
+    """A reference to the environment inside all wrappers that does not keep it alive."""
+    return weakref.ref(innermost(env))
 
 
 def check_source(source: object) -> None:

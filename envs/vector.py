@@ -7,7 +7,15 @@ import gymnasium as gym
 
 from loopwm.choices import member
 from loopwm.envs.infos import DepthAlone
-from loopwm.envs.make import OTHER_SPACES, SAME_AGAIN, EnvSource, env_name, make, spaces_of
+from loopwm.envs.make import (
+    OTHER_SPACES,
+    SAME_AGAIN,
+    EnvSource,
+    env_name,
+    innermost,
+    make,
+    spaces_of,
+)
 from loopwm.envs.workers import WorkerVectorEnv
 from loopwm.errors import RunFailure, UsageError
 
@@ -38,7 +46,7 @@ def make_vector(
         same_step: reset an environment in the step that ends its episode, instead of the next.
         kind: in this process or in workers; both give the same numbers.
         timeout: seconds that a worker may take for an answer.
-        former: an environment that the source made before, and may not make again here.
+        former: an environment without wrappers that the source made before, and may not again.
 
     Returns:
         The vector environment, with nothing but `true_depth` in its `info`; its faults, those of
@@ -62,8 +70,8 @@ def _alike(source: EnvSource, count: int, former: gym.Env | None) -> list[gym.En
     try:
         for _ in range(count):
             envs.append(DepthAlone(make(source)))
-            made = [env.unwrapped for env in envs[:-1]]
-            if any(envs[-1].unwrapped is one for one in (former, *made)):
+            *made, new = map(innermost, envs)
+            if any(new is one for one in (former, *made)):
                 raise UsageError(f"{env_name(source)} {SAME_AGAIN}.")
             if spaces_of(envs[-1]) != spaces_of(envs[0]):
                 raise RunFailure(f"{env_name(source)} {OTHER_SPACES}.")

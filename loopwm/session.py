@@ -5,7 +5,6 @@ import dataclasses
 import shlex
 import signal
 import threading
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from loopwm.envs import (
     env_name,
     make,
     make_vector,
+    remembered,
     thresholds,
     time_limit,
 )
@@ -150,7 +150,7 @@ class Session:
         self.source = source
         single = make(source)
         try:
-            self.spaces, self._former = Spaces.of(single), weakref.ref(single.unwrapped)
+            self.spaces, self._former = Spaces.of(single), remembered(single)
             given, limit = config.evaluation.threshold, time_limit(single)
             self.longest_episode = None if limit else config.collection.longest_episode
             self.threshold = thresholds.reward_threshold(single) if given is None else given

@@ -9,7 +9,7 @@ from loopwm.envs.checks.finding import Finding, Level
 from loopwm.envs.checks.subject import Subject, called, median
 from loopwm.envs.faults import ROUNDING
 from loopwm.envs.limits import time_limit
-from loopwm.envs.make import OTHER_SPACES, SAME_AGAIN, spaces_of
+from loopwm.envs.make import OTHER_SPACES, SAME_AGAIN, innermost, spaces_of
 
 SEEDED_STEPS = 50
 """Steps that runs of the same seed are compared over."""
@@ -87,7 +87,7 @@ def check_seeding(subject: Subject) -> Iterator[Finding]:
         )
         return
     try:
-        again = subject.env.unwrapped is other.unwrapped
+        again = innermost(subject.env) is innermost(other)
         alike = spaces_of(subject.env) == spaces_of(other)
         fault = SAME_AGAIN if again else None if alike else OTHER_SPACES
         same = fault is None and _same(first, _trace(other, subject.seed))

@@ -13,6 +13,7 @@ from loopwm.envs import (
     VectorStepper,
     make,
     make_vector,
+    remembered,
 )
 from loopwm.errors import RunFailure, UsageError
 
@@ -92,6 +93,19 @@ def test_one_environment_is_not_stepped_as_several(assert_helpful):
     assert_helpful(raised)
     with pytest.raises(UsageError, match="made the same environment twice"):
         make_vector(lambda: one, 1, former=one)
+
+
+def test_what_answers_for_a_simulator_can_be_told_apart_too():
+    class Simulated(Telling):
+        @property
+        def unwrapped(self):
+            return 3
+
+    one = Simulated()
+    assert remembered(gym.Wrapper(one))() is one
+    with pytest.raises(UsageError, match="made the same environment twice"):
+        make_vector(lambda: gym.Wrapper(one), 2)
+    make_vector(Simulated, 2, former=one).close()
 
 
 def test_codecs_are_those_of_the_environment_that_is_stepped(assert_helpful):
